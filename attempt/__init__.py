@@ -1,0 +1,1 @@
+"""Soft prompts and their attentional mixture (ATTEMPT, Asai et al., EMNLP 2022)."""
