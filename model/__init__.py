@@ -1,0 +1,1 @@
+"""T5 by hand: the network, its checkpoints and its tokenizer."""

@@ -1,0 +1,169 @@
+"""Pretrained T5 checkpoints in Hugging Face's layout: where they are, and how their tensors become ours."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attempt.errors import AttemptError, NotFound
+from model.config import T5Config
+from model.safetensors import read_safetensors
+from model.t5 import T5
+
+SIZES = ("small", "base", "large", "xl", "xxl")
+NAMES = (
+    *(f"t5-{size}" for size in ("small", "base", "large", "3b", "11b")),
+    *(f"google/t5-v1_1-{size}" for size in SIZES),
+    *(f"google/t5-{size}-lm-adapt" for size in SIZES),
+    *(f"google/flan-t5-{size}" for size in SIZES),
+)
+WEIGHT_FILES = (  # in the order in which they are tried
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
+    """The local folder of a checkpoint: a folder as it is, a known name after fetching its files.
+
+    `fetch` maps an address to a local file and raises NotFound where the server has no such file.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(NAMES)}"
+        raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name; {hint}")
+    address = f"https://huggingface.co/{name}/resolve/main"
+    folder = fetch(f"{address}/config.json").parent
+    fetch(f"{address}/spiece.model")
+    for file in WEIGHT_FILES:
+        try:
+            path = fetch(f"{address}/{file}")
+        except NotFound:
+            continue
+        for shard in _shards(path) if file.endswith(".index.json") else ():
+            fetch(f"{address}/{shard.name}")
+        return folder
+    raise NotFound(f"--model {name}: expected one of {', '.join(WEIGHT_FILES)} at {address}, found none")
+
+
+def load_t5(folder: Path, dtype: torch.dtype = torch.float32) -> T5:
+    """The T5 in a folder (config.json and weights), on the CPU, in `dtype`, in evaluation mode."""
+    config = T5Config.from_json(folder / "config.json")
+    with torch.device("meta"):  # no memory, no time for initial values that are thrown away
+        model = T5(config)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    wanted = {theirs: (ours, shapes[ours]) for ours, theirs in hugging_face_names(config).items()}
+    state: dict[str, Tensor] = {}
+    spare: dict[str, Tensor] = {}
+    for file, name, tensor in _tensors(folder):
+        if name in wanted:
+            ours, shape = wanted[name]
+            if ours in state:
+                raise AttemptError(f"{file}: expected each tensor once, found {name} again")
+            if tensor.shape != shape or not tensor.is_floating_point():
+                raise AttemptError(
+                    f"{file}: expected {name} to have shape {tuple(shape)} of floats as config.json says, "
+                    f"found {tuple(tensor.shape)} of {tensor.dtype}"
+                )
+            state[ours] = tensor.to(dtype, copy=True)
+        elif name in DUPLICATES or name == UNUSED:
+            spare[name] = tensor
+        else:
+            raise AttemptError(f"{file}: found the tensor {name}, which a T5 with this config.json does not have")
+    missing = [theirs for theirs, (ours, _) in wanted.items() if ours not in state]
+    if missing:
+        raise AttemptError(f"{folder}: expected {len(wanted)} tensors, {len(missing)} are missing: {_some(missing)}")
+    _check_duplicates(folder, spare, state["embedding.weight"])
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+# Copies of the shared embedding that some programs save too. lm_head is one only where it is tied.
+DUPLICATES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+# T5 v1.0's files hold a bias table for cross-attention. No T5 adds one there.
+UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+
+
+def hugging_face_names(config: T5Config) -> dict[str, str]:
+    """Our parameters' names -> the names in Hugging Face's files."""
+    feed_forward = ("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo")
+    names = {"embedding.weight": "shared.weight"}
+    if not config.tie_word_embeddings:
+        names["head.weight"] = "lm_head.weight"
+    for stack, layers, last in (("encoder", config.num_layers, 1), ("decoder", config.decoder_layers, 2)):
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"  # owned by layer 0
+        names[f"{stack}.relative_bias.table.weight"] = bias
+        names[f"{stack}.norm.weight"] = f"{stack}.final_layer_norm.weight"
+        for i in range(layers):
+            ours, theirs = f"{stack}.blocks.{i}", f"{stack}.block.{i}.layer"
+            attentions = [("attention", "0.SelfAttention")]
+            if stack == "decoder":
+                attentions.append(("cross_attention", "1.EncDecAttention"))
+            for our, their in attentions:
+                names[f"{ours}.{our}_norm.weight"] = f"{theirs}.{their[0]}.layer_norm.weight"
+                for matrix in "qkvo":
+                    names[f"{ours}.{our}.{matrix}.weight"] = f"{theirs}.{their}.{matrix}.weight"
+            names[f"{ours}.feed_forward_norm.weight"] = f"{theirs}.{last}.layer_norm.weight"
+            for matrix in feed_forward:
+                names[f"{ours}.feed_forward.{matrix}.weight"] = f"{theirs}.{last}.DenseReluDense.{matrix}.weight"
+    return names
+
+
+def read_torch(path: Path) -> object:
+    """A torch.save file, without executing anything in it. Raises AttemptError if it holds more than tensors."""
+    try:
+        mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no zips and cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError) as e:
+        problem = str(e).split("\n", maxsplit=1)[0]
+    except (pickle.UnpicklingError, zipfile.BadZipFile, MemoryError, OverflowError) as e:
+        problem = str(e).split("\n", maxsplit=1)[0]
+    raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
+
+
+def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
+    """Each (file, name, tensor) of the folder's weights; one shard is open at a time."""
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if path.is_file():
+            for file in _shards(path) if name.endswith(".index.json") else [path]:
+                content = read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
+                if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+                    raise AttemptError(f"{file}: expected a dictionary of tensors, found {type(content).__name__}")
+                for key, tensor in content.items():
+                    yield file, str(key), tensor
+            return
+    raise AttemptError(f"{folder}: expected one of {', '.join(WEIGHT_FILES)} beside config.json, found none")
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not files or not all(Path(file).name == file for file in files):
+            raise ValueError("names of files that are not beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise AttemptError(f"{index}: expected a weight_map from tensors to files beside it, found {e!r}") from None
+    return [index.parent / file for file in files]
+
+
+def _check_duplicates(folder: Path, spare: dict[str, Tensor], embedding: Tensor) -> None:
+    for name in DUPLICATES:
+        copy = spare.get(name)
+        if copy is not None and not (copy.shape == embedding.shape and torch.equal(copy.to(embedding), embedding)):
+            raise AttemptError(
+                f"{folder}: expected {name} to equal shared.weight, found another tensor; "
+                'is "tie_word_embeddings" in config.json right?'
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

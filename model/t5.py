@@ -1,0 +1,336 @@
+"""T5 v1.0 and v1.1 in plain PyTorch, leaf to root (Raffel et al. 2020; Shazeer 2020 for the gated units).
+
+Shapes, here and in every file of the project:
+    B batch                S text positions of the encoder     L prompt length       D model width (d_model)
+    T decoder positions    N = L+S encoder positions in all    P prompts in a mixture (sources + target)
+    H heads                d width of a head (d_kv)            K target tasks        V vocabulary
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import T5Config
+
+IGNORED = -100  # the label of target padding: takes no part in the loss
+
+
+class PromptProvider(Protocol):
+    """What the encoder needs of a soft prompt (attempt/prompt.py has one)."""
+
+    @property
+    def target(self) -> Tensor:
+        """One trainable prompt per task, (K,L,D)."""
+
+    @property
+    def sources(self) -> Tensor | None:
+        """The frozen source prompts of a mixture, (P-1,L,D); None for plain prompt tuning."""
+
+    @property
+    def attention(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """Maps (E, mask, sources, Q) to the mixture's weights (B,P); None for plain prompt tuning."""
+
+
+class RMSNorm(nn.Module):
+    """Scale by the root of the mean square: no mean is subtracted, no bias is added."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(config.d_model))
+        self.eps = config.layer_norm_epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 whatever the dtype of x
+        mean_square = x.float().square().mean(-1, keepdim=True)
+        return (x * torch.rsqrt(mean_square + self.eps)).type_as(x) * self.weight
+
+
+class RelativeBias(nn.Module):
+    """One learned number per head and bucket of distances, added to the scores in every layer of a stack."""
+
+    def __init__(self, config: T5Config, bidirectional: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+        self.max_distance = config.relative_attention_max_distance
+        self.bidirectional = bidirectional
+
+    def buckets(self, distance: Tensor) -> Tensor:
+        """Key position minus query position -> bucket: exact when near, log-spaced up to max_distance."""
+        count = self.table.num_embeddings
+        first: Tensor | int = 0
+        if self.bidirectional:  # half of the buckets for keys behind the query, half for keys ahead
+            count //= 2
+            first = (distance > 0).long() * count
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = count // 2
+        ratio = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (ratio * (count - exact)).clamp(min=0).long()).clamp(max=count - 1)
+        return first + torch.where(distance < exact, distance, far)
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """The bias (1,H,queries,keys); the queries are the last ones of the keys' positions."""
+        positions = torch.arange(keys, device=self.table.weight.device)
+        distance = positions[None, :] - positions[keys - queries :, None]
+        bias: Tensor = self.table(self.buckets(distance))  # (queries,keys,H)
+        return bias.permute(2, 0, 1)[None]
+
+
+class KVCache:
+    """Keys and values (B,H,n,d) of one attention layer, kept between the steps of generation."""
+
+    def __init__(self, grows: bool) -> None:
+        self.grows = grows  # self-attention: each step adds a position; cross-attention: computed once
+        self.kv: tuple[Tensor, Tensor] | None = None
+
+    def update(self, project: Callable[[Tensor], tuple[Tensor, Tensor]], memory: Tensor) -> tuple[Tensor, Tensor]:
+        if self.kv is None:
+            self.kv = project(memory)
+        elif self.grows:
+            k, v = project(memory)
+            self.kv = torch.cat([self.kv[0], k], dim=2), torch.cat([self.kv[1], v], dim=2)
+        return self.kv
+
+
+class Attention(nn.Module):
+    """Multi-head attention, of a sequence to itself or of the decoder to the encoder's states."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv  # need not equal D
+        self.num_heads = config.num_heads
+        self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.k = nn.Linear(config.d_model, inner, bias=False)
+        self.v = nn.Linear(config.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B,n,H*d) -> (B,H,n,d)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split(self.k(memory)), self.split(self.v(memory))
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (B,T,D) looks at memory (B,S,D), x itself in self-attention; bias is added to the scores (B,H,T,S)."""
+        q = self.split(self.q(x))  # (B,H,T,d)
+        k, v = cache.update(self.keys_values, memory) if cache else self.keys_values(memory)
+        # softmax(q k^T + bias) v; no 1/sqrt(d): T5 was trained without it
+        scores = q @ k.transpose(-1, -2) + bias  # (B,H,T,S)
+        weights = self.dropout(F.softmax(scores.float(), dim=-1).type_as(v))
+        context = (weights @ v).transpose(1, 2).flatten(2)  # (B,T,H*d)
+        return self.o(context)
+
+
+class FeedForward(nn.Module):
+    """wo(relu(wi x)) in v1.0, wo(gelu(wi_0 x) * wi_1 x) in v1.1."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        if config.gated:
+            self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+            self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        else:
+            self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.gated = config.gated
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gated:
+            h = F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x)
+        else:
+            h = F.relu(self.wi(x))
+        return self.wo(self.dropout(h))
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        h = self.attention_norm(x)
+        x = x + self.dropout(self.attention(h, h, bias))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config)
+        self.attention = Attention(config)
+        self.cross_attention_norm = RMSNorm(config)
+        self.cross_attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor,
+        memory: Tensor,
+        memory_bias: Tensor,
+        caches: tuple[KVCache, KVCache] | tuple[None, None] = (None, None),
+    ) -> Tensor:
+        h = self.attention_norm(x)
+        x = x + self.dropout(self.attention(h, h, bias, caches[0]))
+        h = self.cross_attention_norm(x)
+        x = x + self.dropout(self.cross_attention(h, memory, memory_bias, caches[1]))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which positions exist, (B,N) -> what to add to the scores, (B,1,1,N): 0, or a number that softmax makes 0."""
+    missing = ~mask[:, None, None, :]
+    return torch.zeros(missing.shape, dtype=dtype, device=mask.device).masked_fill(missing, torch.finfo(dtype).min)
+
+
+class Encoder(nn.Module):
+    """The stack that reads [prompt; text]."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.relative_bias = RelativeBias(config, bidirectional=True)
+        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(
+        self, E: Tensor, mask: Tensor, prompt: PromptProvider | None = None, tasks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Text embeddings E (B,S,D), their mask (B,S), task ids (B,) -> states (B,N,D), their mask (B,N)."""
+        if prompt is not None:
+            Q = prompt.target[E.new_zeros(E.size(0), dtype=torch.long) if tasks is None else tasks]  # (B,L,D)
+            P = Q
+            if prompt.attention is not None and prompt.sources is not None:
+                # ATTEMPT:  P_instance = sum_j a_j P_j + Q,  the target Q itself being the last P_j
+                a = prompt.attention(E, mask, prompt.sources, Q)  # (B,P)
+                P = (a[:, :-1] @ prompt.sources.flatten(1)).view_as(Q) + a[:, -1, None, None] * Q + Q
+            # Prompt tuning:  the encoder reads [P; E]
+            E = torch.cat([P.type_as(E), E], dim=1)  # (B,L+S,D)
+            mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)
+
+        x = self.dropout(E)
+        bias = self.relative_bias(x.size(1), x.size(1)) + mask_bias(mask, x.dtype)
+        for block in self.blocks:
+            x = block(x, bias)
+        return self.dropout(self.norm(x)), mask
+
+
+class Decoder(nn.Module):
+    """The stack that writes the answer, one token after the other."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.relative_bias = RelativeBias(config, bidirectional=False)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
+        self.norm = RMSNorm(config)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def new_caches(self) -> list[tuple[KVCache, KVCache]]:
+        return [(KVCache(grows=True), KVCache(grows=False)) for _ in self.blocks]
+
+    def forward(
+        self,
+        E: Tensor,
+        memory: Tensor,
+        memory_mask: Tensor,
+        caches: list[tuple[KVCache, KVCache]] | None = None,
+        past: int = 0,
+    ) -> Tensor:
+        """Embeddings E (B,T,D) of the tokens after the `past` cached ones, the encoder's states -> (B,T,D)."""
+        T, seen = E.size(1), past + E.size(1)
+        causal = torch.ones(T, seen, dtype=torch.bool, device=E.device).tril(past)[None]  # no look ahead
+        bias = self.relative_bias(T, seen).masked_fill(~causal, torch.finfo(E.dtype).min)
+        memory_bias = mask_bias(memory_mask, E.dtype)
+        x = self.dropout(E)
+        for i, block in enumerate(self.blocks):
+            x = block(x, bias, memory, memory_bias, caches[i] if caches else (None, None))
+        return self.dropout(self.norm(x))
+
+
+class T5(nn.Module):
+    """The whole encoder-decoder. Built with PyTorch's initial values; model/checkpoint.py loads real ones."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if not config.tie_word_embeddings:
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def set_dropout(self, rate: float) -> None:
+        """Replace the checkpoint's dropout rate, everywhere."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Decoder states (B,T,D) -> scores of the next token (B,T,V)."""
+        if self.config.tie_word_embeddings:  # v1.0: the embedding is the head, its input scaled by D^-0.5
+            return F.linear(x * self.config.d_model**-0.5, self.embedding.weight)
+        return self.head(x)
+
+    def shift_right(self, labels: Tensor) -> Tensor:
+        """What the decoder reads to predict labels (B,T): a start token, then all labels but the last."""
+        inputs = labels.masked_fill(labels == IGNORED, self.config.pad_token_id)
+        return F.pad(inputs[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        prompt: PromptProvider | None = None,
+        tasks: Tensor | None = None,
+    ) -> Tensor:
+        """ids (B,S), mask (B,S) true on text, labels (B,T) padded with -100, tasks (B,) -> logits (B,T,V)."""
+        memory, memory_mask = self.encoder(self.embedding(ids), mask, prompt, tasks)
+        return self.logits(self.decoder(self.embedding(self.shift_right(labels)), memory, memory_mask))
+
+    def loss(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        prompt: PromptProvider | None = None,
+        tasks: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward."""
+        logits = self(ids, mask, labels, prompt, tasks)
+        return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        max_length: int,
+        prompt: PromptProvider | None = None,
+        tasks: Tensor | None = None,
+    ) -> Tensor:
+        """Greedy answers (B,T), T at most max_length tokens, each ending in EOS and padded after it."""
+        memory, memory_mask = self.encoder(self.embedding(ids), mask, prompt, tasks)
+        caches = self.decoder.new_caches()
+        token = ids.new_full((ids.size(0), 1), self.config.decoder_start_token_id)
+        done = torch.zeros_like(token, dtype=torch.bool)
+        answer: list[Tensor] = []
+        while len(answer) < max_length and not done.all():
+            x = self.decoder(self.embedding(token), memory, memory_mask, caches, past=len(answer))
+            token = self.logits(x).argmax(-1).masked_fill(done, self.config.pad_token_id)  # (B,1)
+            done = done | (token == self.config.eos_token_id)
+            answer.append(token)
+        return torch.cat(answer, dim=1)
