@@ -1,0 +1,103 @@
+"""What a run trains, before its first step: the sources it mixes and the first values of its prompts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attempt import prompt as initial
+from attempt.attention import PromptAttention
+from attempt.checkpoint import load_sources
+from attempt.errors import AttemptError
+from attempt.options import Options, Plan
+from attempt.prompt import SoftPrompt
+from attempt.run import Run
+
+SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")  # Asai et al. 2022, sec. 4.1
+AUTHORS_PROMPTS = {"t5-base": "source_prompts", "t5-large": "attempt_large_source", "t5-3b": "attempt_3b_source"}
+
+Encode = Callable[[list[str]], list[list[int]]]  # texts -> their pieces' ids
+
+
+def find_sources(options: Options) -> tuple[Tensor | None, list[str]]:
+    """The source prompts (P-1,L,D) and their names; None for plain prompt tuning."""
+    if options.method == "prompt":
+        return None, []
+    paths = [Path(path) for path in options.source_prompts]
+    if not paths:
+        runs = [Options([task], method="prompt", model=options.model).folder() for task in SOURCES]
+        paths = [run for run in runs if Run(run).result.exists()]
+    if not paths:
+        raise AttemptError(missing_sources(options.model))
+    return load_sources(paths)
+
+
+def missing_sources(model: str) -> str:
+    """What to do about it: the commands that train them, and where the authors' own are."""
+    text = (
+        "--method attempt: expected source prompts to mix, found none under runs/. Train some first:\n"
+        + "".join(f"    python train.py --task {task} --method prompt --model {model}\n" for task in SOURCES[:4])
+        + "and give this command again, or name prompt files or run folders by --source-prompts PATH ..."
+    )
+    if model in AUTHORS_PROMPTS:
+        archive = f"https://homes.cs.washington.edu/~akari/models/attempt/{AUTHORS_PROMPTS[model]}.zip"
+        text += f"\nThe authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt"
+    return text
+
+
+def new_prompt(
+    options: Plan, embedding: Tensor, encode: Encode, labels: list[list[str]], sources: Tensor | None
+) -> SoftPrompt:
+    """The prompts of all tasks and, for ATTEMPT, G; `labels` has each task's label texts, embedding is (V,D)."""
+    generator = torch.Generator().manual_seed(options.seed)
+    D = embedding.size(1)
+    if sources is not None and sources.size(2) != D:
+        raise AttemptError(
+            f"--source-prompts: expected prompts of {options.model}'s width {D}, found width {sources.size(2)}; "
+            "sources must be trained with the same model"
+        )
+    target = [first_value(options, i, embedding, encode, labels[i], sources, generator) for i in range(len(labels))]
+    attention = None if sources is None else PromptAttention(D).reset(generator)
+    return SoftPrompt(torch.stack(target), sources, attention)
+
+
+def first_value(
+    options: Plan,
+    task: int,
+    embedding: Tensor,
+    encode: Encode,
+    labels: list[str],
+    sources: Tensor | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """The prompt (L,D) that the training of a task starts from."""
+    init, L, D = options.init, options.prompt_length, embedding.size(1)
+    if init == "uniform":
+        return initial.uniform(L, D, generator)
+    if init == "vocab":
+        return initial.sampled_vocabulary(embedding, L, generator)
+    if init == "labels":
+        return initial.class_labels(embedding, encode(labels), L, generator)
+    if init.startswith("text:"):
+        return initial.text(embedding, encode([init.removeprefix("text:")])[0], L)
+    if init == "source":
+        if sources is None:
+            raise AttemptError(
+                "--init source: expected --method attempt, which has sources; give a prompt's file instead"
+            )
+        found = sources[0]  # a copy of the first source, MNLI in the released configurations
+    elif Path(init).exists():
+        prompts, names = load_sources([Path(init)])
+        found = prompts[names.index(options.task[task]) if options.task[task] in names else 0]
+    else:
+        raise AttemptError(
+            f"--init {init}: expected vocab, uniform, labels, source, text:WORDS, or a prompt file or run folder; "
+            "found no such file"
+        )
+    if found.shape != (L, D):
+        raise AttemptError(
+            f"--init {init}: expected a prompt of shape {(L, D)} (--prompt-length, model width), "
+            f"found {tuple(found.shape)}"
+        )
+    return found

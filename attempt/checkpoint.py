@@ -1,0 +1,112 @@
+"""Prompt checkpoints: self-contained, without the backbone's weights; and prompts from other programs' files.
+
+A checkpoint is one safetensors file. Tensors: `target` (K,L,D) and, for a mixture, `sources` (P-1,L,D) and G's
+`attention.down.weight`, `attention.up.weight`, `attention.norm.weight`, `attention.norm.bias`.
+Its metadata has `format` and, as JSON, `config`: a PromptConfig.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attempt.attention import PromptAttention
+from attempt.errors import AttemptError
+from attempt.files import write_whole
+from attempt.prompt import SoftPrompt
+from model.checkpoint import read_torch
+from model.safetensors import read_safetensors, safetensors_bytes
+
+FORMAT = "attempt-prompt-1"
+BEST = "best.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """All that is needed to use a saved prompt again, besides its tensors."""
+
+    method: str  # "prompt" or "attempt"
+    model: str  # name or folder of the frozen backbone that it was trained with
+    tasks: list[str]  # a target prompt for each, in this order
+    sources: list[str]  # names of the source prompts, in their order in the mixture
+    labels: str  # "digits" or "words": how answers are written
+    temperature: float | None = None  # the mixture's T
+    pool_pads: bool = False
+    train_norm: bool = True
+
+
+def save_prompt(path: Path, prompt: SoftPrompt, config: PromptConfig) -> None:
+    """Write a checkpoint; the file appears only when it is whole."""
+    metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(config))}
+    write_whole(path, safetensors_bytes(prompt.state_dict(), metadata))
+
+
+def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
+    """Read a checkpoint, or the best one of a run folder."""
+    path = path / BEST if path.is_dir() else path
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise AttemptError(f"{path}: expected a prompt checkpoint ({FORMAT}), found {metadata.get('format', 'none')}")
+    try:
+        config = PromptConfig(**json.loads(metadata["config"]))
+        if config.method not in ("prompt", "attempt"):
+            raise ValueError(f"unknown method {config.method}")
+        attention = None
+        if config.method == "attempt":
+            bottleneck, width = tensors["attention.down.weight"].shape
+            attention = PromptAttention(width, bottleneck, config.temperature, config.pool_pads, config.train_norm)
+        prompt = SoftPrompt(tensors["target"], tensors.get("sources"), attention)
+        prompt.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
+        problem = " ".join(str(e).split())
+        raise AttemptError(f"{path}: expected a whole prompt checkpoint, found a damaged one ({problem})") from None
+    expected = len(config.tasks), len(config.sources)
+    found = prompt.target.size(0), 0 if prompt.sources is None else prompt.sources.size(0)
+    if found != expected:
+        raise AttemptError(f"{path}: expected prompts for (tasks, sources) = {expected}, found {found}")
+    return prompt, config
+
+
+def load_sources(paths: list[Path]) -> tuple[Tensor, list[str]]:
+    """Source prompts (P-1,L,D) and their names, from files or run folders, all of one shape."""
+    prompts: list[Tensor] = []
+    names: list[str] = []
+    for path in paths:
+        for name, prompt in _read_source(path):
+            if prompts and prompt.shape != prompts[0].shape:
+                raise AttemptError(
+                    f"{path}: expected a source prompt of shape {tuple(prompts[0].shape)} like {paths[0]}, "
+                    f"found {tuple(prompt.shape)}; sources must share one model and prompt length"
+                )
+            prompts.append(prompt)
+            names.append(name)
+    return torch.stack(prompts), names
+
+
+def _read_source(path: Path) -> list[tuple[str, Tensor]]:
+    """The (name, prompt (L,D)) pairs of a file or run folder: our checkpoints, a bare .pt tensor, a .npy array."""
+    if path.is_dir() or path.suffix == ".safetensors":
+        prompt, config = load_prompt(path)
+        if config.method != "prompt":
+            raise AttemptError(
+                f"{path}: expected a run of --method prompt as a source, found --method {config.method}, "
+                "whose prompt depends on the instance"
+            )
+        return list(zip(config.tasks, prompt.target.detach().unbind(), strict=True))
+    if path.suffix == ".npy":
+        try:
+            found: object = torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError, TypeError) as e:
+            raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {e}") from None
+    else:
+        found = read_torch(path)
+    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point() or not found.numel():
+        what = f"shape {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise AttemptError(f"{path}: expected one float tensor (prompt length, model width), found {what}")
+    if not torch.isfinite(found).all():
+        raise AttemptError(f"{path}: expected finite numbers in the prompt, found NaN or infinity")
+    # clone: the tensor may be a view on a larger storage, and may be a Parameter
+    return [(path.stem.removesuffix("_prompt"), found.detach().float().clone())]

@@ -1,0 +1,317 @@
+"""What a training run can be told: one field a flag, with its default, unit and source."""
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from attempt.errors import AttemptError
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A finite number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
+    return value
+
+
+def flag(group: str, text: str, default: Any = MISSING, **argparse_settings: Any) -> Any:
+    metadata = {"group": group, "help": text, **argparse_settings}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that decides a run, as the user said it. What is None depends on the data, and a Plan has it."""
+
+    task: list[str] = flag("task", "one or more tasks, e.g. mnli, or: rte mrpc cola", nargs="+", metavar="TASK")
+    labels: str = flag(
+        "task",
+        "how answers are written: digits (Asai et al.) or the words T5 knows",
+        "digits",
+        choices=["digits", "words"],
+    )
+    train_examples: int | None = flag(
+        "task",
+        "train on the first N examples of the permuted training set (default: all)",
+        None,
+        type=positive,
+        metavar="N",
+    )
+    eval_examples: int | None = flag(
+        "task",
+        "score at most N examples of a split, drawn with --data-seed (default: all)",
+        None,
+        type=positive,
+        metavar="N",
+    )
+    data_seed: int = flag("task", "seed of --train-examples and --eval-examples", 42, type=natural, metavar="N")
+    max_source_length: int = flag(
+        "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
+    )
+    max_target_length: int | None = flag(
+        "task", "tokens of an answer, EOS included (default: the longest label's)", None, type=positive, metavar="N"
+    )
+    task_name: bool = flag(
+        "task",
+        "leave out the task's name, the first word of the text",
+        True,
+        action="store_false",
+        option="--no-task-name",
+    )
+
+    method: str = flag(
+        "method",
+        "prompt: prompt tuning (Lester et al.); attempt: a mixture of prompts (Asai et al.)",
+        "attempt",
+        choices=["prompt", "attempt"],
+    )
+    model: str = flag("method", "a checkpoint's name or folder: the frozen T5", "t5-base", metavar="NAME")
+    source_prompts: list[str] = flag(
+        "method",
+        "prompts to mix: run folders of --method prompt, or .safetensors, .pt, .npy files "
+        "(default: the runs of the paper's six sources under runs/)",
+        [],
+        nargs="+",
+        metavar="PATH",
+    )
+    init: str | None = flag(
+        "method",
+        "first value of the prompt: vocab, uniform, labels, text:WORDS, source (the first source prompt), "
+        "or a prompt file or run folder (default: vocab; with --method attempt: source)",
+        None,
+    )
+    prompt_length: int | None = flag(
+        "method",
+        "rows of the prompt, L (default: as long as the sources, else 100: Lester et al.)",
+        None,
+        type=positive,
+        metavar="L",
+    )
+
+    steps: int | None = flag(
+        "training", "length of the run in steps; instead of --epochs", None, type=positive, metavar="N"
+    )
+    epochs: int | None = flag(
+        "training",
+        "length of the run in passes over the training set (default: 20 for sets up to 10k examples; "
+        "else 5 for prompt and 10 for attempt: Asai et al.)",
+        None,
+        type=positive,
+        metavar="N",
+    )
+    batch_size: int = flag("training", "examples a step (32: both papers)", 32, type=positive, metavar="N")
+    lr: float = flag("training", "learning rate (0.3: both papers)", 0.3, type=number)
+    attention_lr: float | None = flag(
+        "training",
+        "learning rate of the attention network (default: --lr; 0.1 in Asai et al.'s multi-task runs)",
+        None,
+        type=number,
+        metavar="LR",
+    )
+    optimizer: str = flag(
+        "training",
+        "adamw (Asai et al.) or adafactor, as T5X defines it (Lester et al.)",
+        "adamw",
+        choices=["adamw", "adafactor"],
+    )
+    schedule: str | None = flag(
+        "training",
+        "linear: down to 0 at the end; constant (default: linear for adamw, constant for adafactor)",
+        None,
+        choices=["linear", "constant"],
+    )
+    warmup: int | None = flag(
+        "training",
+        "steps over which the rate rises (default: 500, but at most a tenth of the run, for the linear "
+        "schedule: Asai et al.; 0 for the constant one: Lester et al.)",
+        None,
+        type=natural,
+        metavar="N",
+    )
+    weight_decay: float | None = flag(
+        "training",
+        "default: 1e-5 for prompt (both papers), 0 for attempt with adamw (Asai et al.'s program)",
+        None,
+        type=number,
+        metavar="W",
+    )
+    clip: float | None = flag(
+        "training",
+        "largest gradient norm, 0 for none (default: 1.0 for adamw, Asai et al.; 0 for adafactor, which "
+        "clips its own updates)",
+        None,
+        type=number,
+        metavar="NORM",
+    )
+    dropout: float | None = flag(
+        "training", "share of dropped activations (default: the checkpoint's)", None, type=number
+    )
+    seed: int = flag(
+        "training", "seed of the prompt's first value, the order of the data and dropout", 42, type=natural
+    )
+
+    eval_every: int | None = flag(
+        "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
+    )
+    eval_batch_size: int = flag("run", "examples answered at once", 64, type=positive, metavar="N")
+    log_every: int = flag("run", "steps from one line of progress to the next", 50, type=positive, metavar="N")
+    device: str = flag("run", "auto, cpu, cuda, cuda:1, mps", "auto")
+    precision: str = flag(
+        "run",
+        "auto: bf16 where the GPU has it, else fp32; fp16 overflows in several T5 checkpoints",
+        "auto",
+        choices=["auto", "fp32", "bf16", "fp16"],
+    )
+    out: str | None = flag("run", "folder of the run (default: runs/TASK-METHOD-MODEL)", None, metavar="DIR")
+    mirror: str | None = flag("run", "server that has the files of all hosts, at URL/HOST/PATH", None, metavar="URL")
+    data_dir: str | None = flag(
+        "run", "folder that has them, at DIR/HOST/PATH: no network is used", None, metavar="DIR"
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The checkpoint's name without its owner or folder."""
+        return Path(self.model).name
+
+    def folder(self) -> Path:
+        return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")
+
+
+@dataclass(frozen=True)
+class Plan(Options):
+    """The options with nothing left open: what a run's config.json holds."""
+
+    init: str = ""
+    prompt_length: int = 0
+    steps: int = 0
+    attention_lr: float = 0.0
+    schedule: str = ""
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    eval_every: int = 0
+    out: str = ""
+
+    @classmethod
+    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
+        """Fill in what depends on other options, on the number of training examples, or on the sources."""
+        small, mixture, adamw = examples <= 10_000, options.method == "attempt", options.optimizer == "adamw"
+        epoch = math.ceil(examples / options.batch_size)  # in steps
+        steps = options.steps or epoch * (options.epochs or (20 if small else 10 if mixture else 5))
+        schedule = options.schedule or ("linear" if adamw else "constant")
+        derived = {
+            "init": "source" if mixture else "vocab",
+            "prompt_length": source_length or 100,
+            "steps": steps,
+            "attention_lr": options.lr,
+            "schedule": schedule,
+            # 500 steps are longer than the whole run on small sets: the rate would never reach its peak
+            "warmup": min(500, steps // 10) if schedule == "linear" else 0,
+            "weight_decay": 0.0 if mixture and adamw else 1e-5,
+            "clip": 1.0 if adamw else 0.0,
+            "eval_every": min(epoch, steps),
+            "out": str(options.folder()),
+        }
+        given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+        return cls(**{**derived, **given})
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """The plan of an earlier run, from its config.json."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as e:
+            raise AttemptError(f"{path}: expected the config.json of a run, found {e}") from None
+
+
+# These may differ between a run and its continuation: they do not change what is computed.
+MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Options, Path | None, bool]:
+    """The command line -> the run's options, the folder to resume or None, and whether it is a dry run."""
+    parser = Parser(
+        prog="train.py",
+        description="Train soft prompts, and mixtures of them, for a frozen T5.",
+        argument_default=argparse.SUPPRESS,
+    )
+    groups: dict[str, Callable[..., Any]] = {}
+    for option in dataclasses.fields(Options):
+        settings = dict(option.metadata)
+        name = settings.pop("group")
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name).add_argument
+        default = option.default
+        if default is not MISSING and default is not None and "action" not in settings:
+            settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
+        spelled = settings.pop("option", "--" + option.name.replace("_", "-"))
+        groups[name](spelled, dest=option.name, **settings)
+    groups["run"](
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="DIR",
+        help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
+    )
+    groups["run"]("--dry-run", action="store_true", help="load everything, show one batch and stop")
+    given = vars(parser.parse_args(argv))
+    resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
+    if resume is None or resume is True:
+        if "task" not in given and "out" not in given:
+            parser.error("expected --task TASK")
+        if resume is None and "task" not in given:
+            parser.error("expected --task TASK")
+    if "steps" in given and "epochs" in given:
+        parser.error("expected --steps or --epochs, found both")
+    if resume is None:
+        return Options(**given), None, dry_run
+    folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
+    return _resumed(folder, given), folder, dry_run
+
+
+def _resumed(folder: Path, given: dict[str, Any]) -> Plan:
+    stored = Plan.read(folder / "config.json")
+    differences = [
+        f"--{name.replace('_', '-')} {given[name]} (was {getattr(stored, name)})"
+        for name in given
+        if name not in MACHINE_FLAGS and given[name] != getattr(stored, name)
+    ]
+    if differences:
+        raise AttemptError(
+            f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
+            "leave them out, or start another run with another --out"
+        )
+    machine = {name: value for name, value in given.items() if name in MACHINE_FLAGS and name != "out"}
+    return dataclasses.replace(stored, out=str(folder), **machine)

@@ -1,0 +1,80 @@
+"""A run's folder: what it was told, what it measured, its prompts, and the state to go on from.
+
+config.json        the options
+metrics.jsonl      a line an evaluation
+best.safetensors   the prompt with the best score on dev
+last.safetensors   the prompt of the last evaluation
+state.pt           optimizer, random numbers and position of the last evaluation, for --resume
+result.json        written when the run is complete
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attempt.checkpoint import BEST
+from attempt.errors import AttemptError
+from attempt.files import write_whole
+from model.checkpoint import read_torch
+
+
+class Run:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.json"
+        self.metrics = folder / "metrics.jsonl"
+        self.best = folder / BEST
+        self.last = folder / "last.safetensors"
+        self.state = folder / "state.pt"
+        self.result = folder / "result.json"
+
+    def check_empty(self) -> None:
+        """A run begins in an empty folder, so that every checkpoint in it is its own."""
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise AttemptError(
+                f"{self.folder}: expected an empty or new folder for the run, found files; "
+                f"go on with that run by --resume {self.folder}, or give another --out"
+            )
+
+    def create(self, options: dict[str, Any]) -> None:
+        self.write_json(self.config, options)
+
+    def write_json(self, path: Path, content: dict[str, Any]) -> None:
+        try:
+            write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+        except OSError as e:
+            raise AttemptError(f"{path}: cannot be written ({e.strerror}); give another --out") from None
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The complete lines; one that a killed process left half-written is passed over."""
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").split("\n") if self.metrics.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_whole(self.state, buffer.getvalue())
+
+    def load_state(self) -> dict[str, Any]:
+        """The state to go on from.
+
+        Evaluations that came after it was saved are taken out of metrics.jsonl: they will be made again.
+        """
+        state = read_torch(self.state)
+        if not isinstance(state, dict) or "step" not in state:
+            raise AttemptError(f"{self.state}: expected the state of a run, found {type(state).__name__}")
+        kept = [record for record in self.read_metrics() if record["step"] <= state["step"]]
+        write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
+        return state
