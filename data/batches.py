@@ -1,0 +1,193 @@
+"""Token ids and batches. Shapes: B examples, S source positions, T target positions."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attempt.errors import AttemptError
+from data.tasks import Example
+
+Encode = Callable[[list[str]], list[list[int]]]
+"""Texts -> their token ids, without the closing eos."""
+
+PAD = 0
+IGNORED = -100  # the label of a padded target position, which cross_entropy leaves out of the mean
+CHUNK = 4096  # texts encoded at a time, so that Python's lists of ids never hold the whole set
+
+
+@dataclass
+class TokenSet:
+    """N examples tokenised once. Example i is sources[source_offsets[i] : source_offsets[i + 1]], etc."""
+
+    sources: NDArray[np.int32]
+    source_offsets: NDArray[np.int64]
+    targets: NDArray[np.int32]
+    target_offsets: NDArray[np.int64]
+    tasks: NDArray[np.int64]
+    """(N,) which task an example belongs to."""
+    max_source: int
+    """Longest source allowed, in tokens with the eos."""
+    cut_sources: int = 0
+    """How many sources were longer than allowed, and lost their end."""
+    cut_targets: int = 0
+
+    @staticmethod
+    def build(
+        examples: Sequence[Example],
+        encode: Encode,
+        max_source: int,
+        max_target: int | None = None,
+        task: int = 0,
+        eos: int = 1,
+    ) -> "TokenSet":
+        """Tokenises `examples`, cutting sources (targets) to max_source (max_target) tokens with the eos.
+
+        The eos is always the last token, also of a cut text. max_target None: targets are never cut.
+        """
+        if max_source < 1 or (max_target is not None and max_target < 1):
+            raise AttemptError(f"expected lengths of at least 1 token, found {max_source} and {max_target}")
+        source = _flat([e.source for e in examples], encode, max_source, eos)
+        target = _flat([e.target for e in examples], encode, max_target, eos)
+        tasks = np.full(len(examples), task, np.int64)
+        return TokenSet(*source[:2], *target[:2], tasks, max_source, source[2], target[2])
+
+    @staticmethod
+    def join(sets: Sequence["TokenSet"]) -> "TokenSet":
+        """One set of all examples, in order, each keeping its task id."""
+        return TokenSet(
+            np.concatenate([s.sources for s in sets]),
+            _join_offsets([s.source_offsets for s in sets]),
+            np.concatenate([s.targets for s in sets]),
+            _join_offsets([s.target_offsets for s in sets]),
+            np.concatenate([s.tasks for s in sets]),
+            max(s.max_source for s in sets),
+            sum(s.cut_sources for s in sets),
+            sum(s.cut_targets for s in sets),
+        )
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) tokens of every source, with the eos."""
+        return np.diff(self.source_offsets)
+
+    def source(self, i: int) -> NDArray[np.int32]:
+        return self.sources[self.source_offsets[i] : self.source_offsets[i + 1]]
+
+    def target(self, i: int) -> NDArray[np.int32]:
+        return self.targets[self.target_offsets[i] : self.target_offsets[i + 1]]
+
+
+@dataclass
+class Batch:
+    """B examples, padded on the right."""
+
+    ids: torch.Tensor  # (B, S) int64, padded with 0
+    mask: torch.Tensor  # (B, S) bool, True = a token, False = padding
+    labels: torch.Tensor  # (B, T) int64, padded with -100
+    tasks: torch.Tensor  # (B,) int64
+    index: torch.Tensor  # (B,) int64, positions in the TokenSet
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        tensors = (self.ids, self.mask, self.labels, self.tasks, self.index)
+        return Batch(*(t.to(device, non_blocking=True) for t in tensors))
+
+
+def batches(
+    data: TokenSet, batch_size: int, seed: int | None, epoch: int = 0, window: int = 50, multiple: int = 8
+) -> Iterator[Batch]:
+    """One epoch: `bucketed` and then `collate`."""
+    for index in bucketed(data.lengths, batch_size, seed, epoch, window):
+        yield collate(data, index, multiple)
+
+
+def bucketed(
+    lengths: Sequence[int] | NDArray[np.int64],
+    batch_size: int,
+    seed: int | None,
+    epoch: int = 0,
+    window: int = 50,
+) -> list[list[int]]:
+    """One epoch's batches as positions, every position once: examples of like length share a batch.
+
+    seed int: shuffle, sort by length inside windows of `window` batches, cut, shuffle the batches of each
+    window: nearly no padding, and still a random order. seed None (evaluation): sort all, longest first,
+    so that too little memory shows at once. The order depends on the arguments alone, so a resumed run can
+    skip to batch k.
+    """
+    if batch_size < 1 or window < 1:
+        raise AttemptError(f"expected a batch size of at least 1, found {batch_size} (window {window})")
+    length = np.asarray(lengths, np.int64)
+    if seed is None:
+        return _cut(np.argsort(-length, kind="stable"), batch_size)
+    rng = np.random.default_rng([seed % 2**64, epoch])
+    order = rng.permutation(len(length))
+    result: list[list[int]] = []
+    for start in range(0, len(order), window * batch_size):
+        part = order[start : start + window * batch_size]
+        part = part[np.argsort(length[part], kind="stable")]
+        cut = _cut(part, batch_size)
+        result += [cut[i] for i in rng.permutation(len(cut))]
+    return result
+
+
+def collate(data: TokenSet, index: Sequence[int], multiple: int = 8) -> Batch:
+    """Pads the examples at `index`: sources to a multiple of `multiple` tokens, targets to the longest.
+
+    Few distinct shapes suit compilers and tensor cores; the length never exceeds `data.max_source`.
+    """
+    sources = [data.source(i) for i in index]
+    targets = [data.target(i) for i in index]
+    longest = max(len(s) for s in sources)
+    S = min(math.ceil(longest / multiple) * multiple, max(longest, data.max_source))
+    ids = _pad(sources, S, PAD)
+    lengths = torch.tensor([len(s) for s in sources])
+    return Batch(
+        ids=ids,
+        mask=torch.arange(S)[None, :] < lengths[:, None],  # not ids != 0: a real token might have id 0
+        labels=_pad(targets, max(len(t) for t in targets), IGNORED),
+        tasks=torch.from_numpy(data.tasks[np.asarray(index)]),
+        index=torch.tensor(list(index)),
+    )
+
+
+def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+
+
+def _pad(rows: list[NDArray[np.int32]], length: int, value: int) -> torch.Tensor:
+    """(B, length) int64"""
+    out = np.full((len(rows), length), value, np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+def _flat(
+    texts: list[str], encode: Encode, limit: int | None, eos: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+    """(all ids in a row, N + 1 offsets, how many texts were cut to `limit` tokens with the eos)"""
+    chunks: list[NDArray[np.int32]] = []
+    offsets, cut = [0], 0
+    for start in range(0, len(texts), CHUNK):
+        flat: list[int] = []
+        for ids in encode(texts[start : start + CHUNK]):
+            kept = ids if limit is None else ids[: limit - 1]
+            cut += len(kept) < len(ids)
+            flat += kept
+            flat.append(eos)
+            offsets.append(offsets[-1] + len(kept) + 1)
+        chunks.append(np.array(flat, np.int32))
+    return np.concatenate([np.empty(0, np.int32), *chunks]), np.array(offsets, np.int64), cut
+
+
+def _join_offsets(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Each set's offsets, moved behind the tokens of the sets before it."""
+    return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(p) for p in parts]))]).astype(np.int64)

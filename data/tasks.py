@@ -1,0 +1,120 @@
+"""The tasks: which fields and labels they have, and how an example becomes two texts.
+
+A source text is the task's name and then every field after its own name, as T5 was pre-trained (Raffel et al.
+2020, appendix D); a target text is a digit, as in the ATTEMPT papers, or the label's word, as in T5's.
+To add a task, add an entry to TASKS; a new file format needs a function like those of data/glue.py.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attempt.errors import AttemptError
+from data.glue import Fetch, Row, read_mrpc, read_table
+
+STYLES = ("digits", "words")
+GRID = tuple(f"{i / 5:.1f}" for i in range(26))
+"""STS-B's targets: "0.0", "0.2" ... "5.0" (Raffel et al. 2020, sec. 2.4)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the model reads and what it should write."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task."""
+
+    name: str
+    """Also the first word of every source text."""
+    fields: tuple[str, ...]
+    """The names of the text fields, in the order of the source text."""
+    labels: tuple[str, ...]
+    """The labels as words; the index is the label as a digit. () = a score from 0 to 5 (STS-B)."""
+    metrics: tuple[str, ...]
+    """Names of functions of data/metrics.py; the first decides which checkpoint is the best."""
+    split: str
+    """How the paper's splits are cut: "small", "large" or "native" (data/splits.py)."""
+    spelled: tuple[str, ...] = ("0", "1")
+    """The labels as the task's files spell them, in the order of `labels`."""
+    read: Callable[[str, Fetch], dict[str, list[Row]]] = read_table
+    """Reads the official files: (name, fetch) -> rows per official split."""
+
+    def label_texts(self, style: str) -> list[str]:
+        """Every possible target text, in the order of the labels; style: "digits" or "words"."""
+        if style not in STYLES:
+            raise AttemptError(f"--labels: expected one of {', '.join(STYLES)}, found {style!r}")
+        if not self.labels:
+            return list(GRID)
+        return list(self.labels) if style == "words" else [str(i) for i in range(len(self.labels))]
+
+
+NLI = ("entailment", "neutral", "contradiction")
+ENTAILS = ("entailment", "not_entailment")
+PAIR = ("sentence1", "sentence2")
+
+TASKS: dict[str, Task] = {
+    "mnli": Task("mnli", ("premise", "hypothesis"), NLI, ("accuracy",), "native", spelled=NLI),
+    "qqp": Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"), "large"),
+    "qnli": Task("qnli", ("question", "sentence"), ENTAILS, ("accuracy",), "large", spelled=ENTAILS),
+    "sst2": Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), "large"),
+    "stsb": Task("stsb", PAIR, (), ("pearson", "spearman"), "small"),
+    "mrpc": Task("mrpc", PAIR, ("not_equivalent", "equivalent"), ("accuracy", "f1"), "small", read=read_mrpc),
+    "rte": Task("rte", PAIR, ENTAILS, ("accuracy",), "small", spelled=ENTAILS),
+    "cola": Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews",), "small"),
+    "wnli": Task("wnli", PAIR, ("not_entailment", "entailment"), ("accuracy",), "small"),
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name; AttemptError with the nearest name where there is none."""
+    if name in TASKS:
+        return TASKS[name]
+    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    raise AttemptError(f"unknown task {name!r}{meant}: expected one of {', '.join(TASKS)}")
+
+
+def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bool = True) -> dict[str, list[Example]]:
+    """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched").
+
+    fetch: `Downloader.fetch`. style: target texts as "digits" or "words". task_name: begin with the name.
+    Raises AttemptError naming file, member and line of a bad row.
+    """
+    texts = dict(zip(task.spelled, task.label_texts(style), strict=False))  # spelling in the file -> target
+
+    def example(row: Row) -> Example:
+        return Example(source_text(task, row.fields, task_name), _target(task, row, texts))
+
+    return {split: [example(row) for row in rows] for split, rows in task.read(task.name, fetch).items()}
+
+
+def source_text(task: Task, values: tuple[str, ...], task_name: bool = True) -> str:
+    """`name field1: value1 field2: value2`; without `task_name` the fields alone."""
+    parts = [f"{field}: {value}" for field, value in zip(task.fields, values, strict=True)]
+    return " ".join([task.name, *parts] if task_name else parts)
+
+
+def _target(task: Task, row: Row, texts: dict[str, str]) -> str:
+    if not task.labels:
+        return _grid_text(row)
+    if row.label not in texts:
+        raise AttemptError(
+            f"{row.place}: expected a label of {', '.join(texts)}, found {row.label!r}: get the file again"
+        )
+    return texts[row.label]
+
+
+def _grid_text(row: Row) -> str:
+    """STS-B's score on T5's grid: round(5 score) / 5, halves to the even neighbour, one decimal."""
+    try:
+        score = float(row.label)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 5:
+        raise AttemptError(f"{row.place}: expected a score from 0 to 5, found {row.label!r}: get the file again")
+    return GRID[round(score * 5)]
