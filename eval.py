@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,44 +25,68 @@ from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import paper_splits, take
-from data.tasks import Example, get_task, load_official
+from data.tasks import Example, Task, get_task, load_official
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
 from model.tokenizer import Tokenizer
 
 
-def load_backbone(options: Options, downloader: Downloader, machine: Machine) -> tuple[T5, Tokenizer]:
-    """The frozen T5 and its tokenizer."""
-    folder = find_checkpoint(options.model, downloader.fetch)
-    tokenizer = Tokenizer(folder / "spiece.model")
-    t5 = load_t5(folder).requires_grad_(False).to(machine.device)
-    if options.dropout is not None:
-        t5.set_dropout(options.dropout)
-    if t5.config.vocab_size < tokenizer.size:
-        raise AttemptError(
-            f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
-            f"found {t5.config.vocab_size}; are config.json and spiece.model of the same checkpoint?"
-        )
-    return t5, tokenizer
+@dataclass(frozen=True)
+class Backbone:
+    """The frozen T5, its tokenizer, and where they run."""
+
+    t5: T5
+    tokenizer: Tokenizer
+    machine: Machine
+
+    @classmethod
+    def load(cls, options: Options, downloader: Downloader) -> "Backbone":
+        machine = choose_machine(options.device, options.precision)
+        folder = find_checkpoint(options.model, downloader.fetch)
+        tokenizer = Tokenizer(folder / "spiece.model")
+        t5 = load_t5(folder).requires_grad_(False).to(machine.device)
+        if t5.config.vocab_size < tokenizer.size:
+            raise AttemptError(
+                f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
+                f"found {t5.config.vocab_size}; are config.json and spiece.model of the same checkpoint?"
+            )
+        if options.dropout is not None:
+            t5.set_dropout(options.dropout)
+        return cls(t5, tokenizer, machine)
 
 
-def load_splits(name: str, options: Options, downloader: Downloader) -> dict[str, list[Example]]:
-    """The examples of a task's train, dev and test split."""
+@dataclass(frozen=True)
+class Split:
+    """A split of a task, tokenised once."""
+
+    task: Task
+    name: str
+    examples: list[Example]
+    tokens: TokenSet
+
+
+def load_splits(
+    name: str, number: int, names: Sequence[str], options: Options, downloader: Downloader, tokenizer: Tokenizer
+) -> dict[str, Split]:
+    """Some splits of a task, by name: train, dev, test. `number` says which of the prompts is the task's."""
     task = get_task(name)
     splits = paper_splits(task, load_official(task, downloader.fetch, options.labels, options.task_name))
-    limits = {"train": options.train_examples, "dev": options.eval_examples, "test": options.eval_examples}
-    for split, limit in limits.items():
-        if limit is not None:
-            splits[split] = take(splits[split], limit, options.data_seed)
-        if not splits[split]:
+    loaded = {}
+    for split in names:
+        limit = options.train_examples if split == "train" else options.eval_examples
+        examples = splits[split] if limit is None else take(splits[split], limit, options.data_seed)
+        if not examples:
             raise AttemptError(f"--task {name}: expected some {split} examples, found none")
-    return splits
-
-
-def tokenize(examples: list[Example], options: Options, tokenizer: Tokenizer, task: int = 0) -> TokenSet:
-    return TokenSet.build(
-        examples, tokenizer.encode_batch, options.max_source_length, options.max_target_length, task, tokenizer.eos
-    )
+        tokens = TokenSet.build(
+            examples,
+            tokenizer.encode_batch,
+            options.max_source_length,
+            options.max_target_length,
+            number,
+            tokenizer.eos,
+        )
+        loaded[split] = Split(task, split, examples, tokens)
+    return loaded
 
 
 def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what: str) -> Iterable[Batch]:
@@ -71,60 +96,44 @@ def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what
     return tqdm(batches, what, len(index), unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
-def answer(
-    t5: T5, prompt: SoftPrompt, tokens: TokenSet, length: int, tokenizer: Tokenizer, machine: Machine, batch_size: int
-) -> list[str]:
+def answer(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet, length: int, batch_size: int) -> list[str]:
     """The greedy answer to each example, at most `length` tokens long."""
-    t5.eval()
+    backbone.t5.eval()
     answers = [""] * len(tokens)
-    for batch in evaluation_batches(tokens, batch_size, machine, "answering"):
-        with machine.autocast():
-            ids = t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
+    for batch in evaluation_batches(tokens, batch_size, backbone.machine, "answering"):
+        with backbone.machine.autocast():
+            ids = backbone.t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
         for i, row in zip(batch.index.tolist(), ids.tolist(), strict=True):
-            answers[i] = tokenizer.decode(row)
+            answers[i] = backbone.tokenizer.decode(row)
     return answers
 
 
 @torch.inference_mode()
-def mixture_weights(t5: T5, prompt: SoftPrompt, tokens: TokenSet, machine: Machine) -> tuple[Tensor, float]:
+def mixture_weights(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet) -> tuple[Tensor, float]:
     """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
     if prompt.attention is None or prompt.sources is None:
         raise ValueError("plain prompt tuning has no mixture")
-    weights = [
-        prompt.attention(t5.embedding(batch.ids), batch.mask, prompt.sources, prompt.target[batch.tasks])
-        for batch in evaluation_batches(tokens, 256, machine, "weighing")
-    ]
+    weights = []
+    for batch in evaluation_batches(tokens, 256, backbone.machine, "weighing"):
+        E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
+        weights.append(prompt.attention(E, batch.mask, prompt.sources, Q))
     a = torch.cat(weights)  # (examples,P)
     return a.mean(0).cpu(), entropy(a).item()
 
 
 def score_split(
-    t5: T5,
-    prompt: SoftPrompt,
-    name: str,
-    split: str,
-    examples: list[Example],
-    tokenizer: Tokenizer,
-    machine: Machine,
-    options: Options,
-    task: int = 0,
+    backbone: Backbone, prompt: SoftPrompt, split: Split, options: Options
 ) -> tuple[dict[str, Any], list[str]]:
-    """The scores of a split as a record of metrics.jsonl and result.json, and the answers themselves."""
-    tokens = tokenize(examples, options, tokenizer, task)
-    labels = get_task(name).label_texts(options.labels)
-    longest = 1 + max(len(ids) for ids in tokenizer.encode_batch(labels))  # EOS included
+    """The scores of a split, as metrics.jsonl and result.json hold them, and the answers themselves."""
+    labels = split.task.label_texts(options.labels)
+    longest = 1 + max(len(ids) for ids in backbone.tokenizer.encode_batch(labels))  # EOS included
     length = options.max_target_length or longest
-    answers = answer(t5, prompt, tokens, length, tokenizer, machine, options.eval_batch_size)
-    metrics = score(get_task(name), answers, [example.target for example in examples], options.labels)
-    record = {
-        "task": name,
-        "split": split,
-        "metrics": {key: value for key, value in metrics.items() if key != "invalid"},
-        "invalid": metrics["invalid"],
-        "examples": len(examples),
-        "answers": dict(Counter(answers).most_common(5)),
-    }
-    return record, answers
+    answers = answer(backbone, prompt, split.tokens, length, options.eval_batch_size)
+    metrics = score(split.task, answers, [example.target for example in split.examples], options.labels)
+    invalid = metrics.pop("invalid")
+    common = dict(Counter(answers).most_common(5))
+    record = {"task": split.task.name, "split": split.name, "metrics": metrics, "invalid": invalid}
+    return {**record, "examples": len(answers), "answers": common}, answers
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -158,25 +167,24 @@ def evaluate(argv: Sequence[str] | None) -> None:
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     options = dataclasses.replace(Plan.read(run.config), **changes)
     prompt, config = load_prompt(run.best if given.checkpoint == "best" else run.last)
-    machine = choose_machine(options.device, options.precision)
-    prompt = prompt.to(machine.device)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
-    t5, tokenizer = load_backbone(options, downloader, machine)
-    if prompt.target.size(2) != t5.config.d_model:
+    backbone = Backbone.load(options, downloader)
+    if prompt.target.size(2) != backbone.t5.config.d_model:
         raise AttemptError(
-            f"{run.folder}: expected a model of width {prompt.target.size(2)}, found {t5.config.d_model} in "
+            f"{run.folder}: expected a model of width {prompt.target.size(2)}, found {backbone.t5.config.d_model} in "
             f"{options.model}; give the run's own by --model"
         )
+    prompt.to(backbone.machine.device)
 
     lines: list[str] = []
     for name in given.task or config.tasks:
         if name not in config.tasks and len(config.tasks) > 1:
             raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(config.tasks)}")
-        task = config.tasks.index(name) if name in config.tasks else 0
-        examples = load_splits(name, options, downloader)[given.split]
-        record, answers = score_split(t5, prompt, name, given.split, examples, tokenizer, machine, options, task)
+        number = config.tasks.index(name) if name in config.tasks else 0  # one prompt can be tried on any task
+        split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
+        record, answers = score_split(backbone, prompt, split, options)
         print(describe(record))
-        for i, (example, prediction) in enumerate(zip(examples, answers, strict=True)):
+        for i, (example, prediction) in enumerate(zip(split.examples, answers, strict=True)):
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
             lines.append(json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n")
     if given.predictions:

@@ -17,17 +17,14 @@ from tqdm import tqdm
 from attempt.build import find_sources, new_prompt
 from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
 from attempt.errors import AttemptError
-from attempt.machine import Machine, choose_machine
 from attempt.optimizer import Adafactor, learning_rate_factor
 from attempt.options import Options, Plan, parse
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
-from data.tasks import Example, Task, get_task
-from eval import describe, load_backbone, load_splits, mixture_weights, score_split, tokenize
-from model.t5 import T5
-from model.tokenizer import Tokenizer
+from data.tasks import Task, get_task
+from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
 
 
 def new_optimizer(options: Plan, prompt: SoftPrompt) -> torch.optim.Optimizer:
@@ -60,27 +57,28 @@ class Trainer:
     def __init__(
         self,
         options: Plan,
-        machine: Machine,
-        t5: T5,
-        tokenizer: Tokenizer,
+        backbone: Backbone,
         prompt: SoftPrompt,
         config: PromptConfig,
-        splits: dict[str, dict[str, list[Example]]],
-        run: Run,
+        splits: list[dict[str, Split]],
     ) -> None:
-        self.options, self.machine, self.run = options, machine, run
-        self.t5, self.tokenizer, self.prompt, self.config, self.splits = t5, tokenizer, prompt, config, splits
+        self.options, self.backbone, self.t5, self.machine = options, backbone, backbone.t5, backbone.machine
+        self.prompt, self.config, self.splits = prompt.to(backbone.machine.device), config, splits
+        self.run = Run(options.folder())
         self.optimizer = new_optimizer(options, prompt)
-        self.scaler = machine.scaler()
-        self.step, self.best, self.best_step, self.seconds = 0, -math.inf, 0, 0.0
+        self.scaler = backbone.machine.scaler()
+        self.tokens = TokenSet.join([task["train"].tokens for task in splits])
         self.losses: list[Tensor] = []
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -math.inf, 0
+        self.best_scores: list[dict[str, Any]] = []
 
-    def train(self, tokens: TokenSet) -> None:
+    def train(self) -> None:
         """Run all steps that are left."""
         options, started = self.options, time.monotonic() - self.seconds
         bar = tqdm(total=options.steps, initial=self.step, unit="step", disable=not sys.stderr.isatty())
         self.t5.train()
-        for batch in training_batches(tokens, options, self.step):
+        for batch in training_batches(self.tokens, options, self.step):
             self.train_step(batch.to(self.machine.device))
             bar.update()
             if self.step % options.log_every == 0:
@@ -96,8 +94,7 @@ class Trainer:
         factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        with self.machine.autocast():
-            loss = self.t5.loss(batch.ids, batch.mask, batch.labels, self.prompt, batch.tasks)
+        loss = self.loss(batch)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if options.clip:
             self.scaler.unscale_(self.optimizer)
@@ -108,13 +105,19 @@ class Trainer:
         self.losses.append(loss.detach())  # read later: .item() here would make the GPU wait at every step
         self.step += 1
 
+    def loss(self, batch: Batch) -> Tensor:
+        with self.machine.autocast():
+            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.prompt, batch.tasks)
+
     def mean_loss(self, last: int | None = None) -> float:
         """Mean of the last losses, in nats per target token. Raises AttemptError if one is not finite."""
         losses = torch.stack(self.losses[-last:] if last else self.losses)
-        if not losses.isfinite().all():
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = self.step - len(losses) + 1 + int(bad[0])
             raise AttemptError(
-                f"the loss stopped being finite before step {self.step}: expected a number; "
-                "try a smaller --lr, or --precision fp32; the last good prompt is in " + str(self.run.folder)
+                f"step {step}: expected a finite loss, found {losses[bad[0]].item()}; try a smaller --lr or "
+                f"--precision fp32; the prompts up to the last evaluation are in {self.run.folder}"
             )
         return losses.mean().item()
 
@@ -126,51 +129,40 @@ class Trainer:
 
     def evaluate(self, bar: "tqdm[NoReturn]") -> None:
         """Score dev, keep the best prompt, save what is needed to go on."""
-        loss = self.mean_loss()
+        loss, lr = self.mean_loss(), self.optimizer.param_groups[0]["lr"]
         self.losses.clear()
-        record: dict[str, Any] = {"step": self.step, "loss": loss, "lr": self.optimizer.param_groups[0]["lr"]}
-        record["scores"] = self.score("dev")
+        scores = self.score("dev")
+        # with several tasks, the best prompts are those with the best mean of the tasks' first metrics
+        selected = sum(next(iter(score["metrics"].values())) for score in scores) / len(scores)
+        record = {"step": self.step, "loss": loss, "lr": lr, "scores": scores, "best": selected > self.best}
         record["seconds"] = round(self.seconds, 1)
-        selected = sum(next(iter(score["metrics"].values())) for score in record["scores"]) / len(record["scores"])
-        record["best"] = selected > self.best
         if self.prompt.attention is not None:
             record["mixture"] = self.mixture()
         if record["best"]:
-            self.best, self.best_step = selected, self.step
+            self.best, self.best_step, self.best_scores = selected, self.step, scores
             save_prompt(self.run.best, self.prompt, self.config)
         self.run.append_metrics(record)
         self.save()
-        for score in record["scores"]:
-            star = " *" if record["best"] else ""
-            bar.write(f"step {self.step}: loss {loss:.4f} nats/token; {describe(score)}{star}")
+        for score in scores:
+            bar.write(f"step {self.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
         for name, mixture in record.get("mixture", {}).items():
             weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
             bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
+        sys.stdout.flush()
 
     def score(self, split: str) -> list[dict[str, Any]]:
-        return [
-            score_split(
-                self.t5,
-                self.prompt,
-                name,
-                split,
-                self.splits[name][split],
-                self.tokenizer,
-                self.machine,
-                self.options,
-                i,
-            )[0]
-            for i, name in enumerate(self.options.task)
-        ]
+        return [score_split(self.backbone, self.prompt, task[split], self.options)[0] for task in self.splits]
 
     def mixture(self) -> dict[str, dict[str, Any]]:
         """For each task the mean weight of every prompt on dev, and the mean entropy in nats."""
         report = {}
-        for i, name in enumerate(self.options.task):
-            tokens = tokenize(self.splits[name]["dev"], self.options, self.tokenizer, i)
-            weights, entropy = mixture_weights(self.t5, self.prompt, tokens, self.machine)
+        for task in self.splits:
+            weights, nats = mixture_weights(self.backbone, self.prompt, task["dev"].tokens)
             names = [*self.config.sources, "target"]
-            report[name] = {"weights": dict(zip(names, weights.tolist(), strict=True)), "entropy": entropy}
+            report[task["dev"].task.name] = {
+                "weights": dict(zip(names, weights.tolist(), strict=True)),
+                "entropy": nats,
+            }
         return report
 
     def save(self) -> None:
@@ -186,6 +178,7 @@ class Trainer:
                 "cuda_rng": torch.cuda.get_rng_state_all(),
                 "best": self.best,
                 "best_step": self.best_step,
+                "best_scores": self.best_scores,
                 "seconds": self.seconds,
             }
         )
@@ -197,13 +190,13 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if len(state["cuda_rng"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
-        self.seconds = state["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
 
     def finish(self) -> None:
         """Score the best prompt, as it lies on the disk, and write result.json."""
         self.prompt.load_state_dict(load_prompt(self.run.best)[0].state_dict())
-        scores = self.score("dev") + self.score("test")
+        scores = self.best_scores + self.score("test")
         result = {
             "task": self.options.task,
             "method": self.options.method,
@@ -227,85 +220,90 @@ def count(prompt: SoftPrompt) -> int:
     return sum(p.numel() for group in prompt.parameter_groups().values() for p in group)
 
 
-def summarize(trainer: Trainer, tokens: TokenSet) -> None:
+def summarize(trainer: Trainer) -> None:
     """What is about to happen."""
-    options, config = trainer.options, trainer.t5.config
-    for name, splits in trainer.splits.items():
-        sizes = ", ".join(f"{split} {len(examples):,}" for split, examples in splits.items())
-        print(f"task       {name}: {sizes} examples")
-    if tokens.cut_sources or tokens.cut_targets:
-        print(f"           cut: {tokens.cut_sources} texts to {options.max_source_length} tokens, "
-              f"{tokens.cut_targets} answers to {options.max_target_length}")  # fmt: skip
-    print(
-        f"method     {options.method}, prompt of {options.prompt_length} x {config.d_model}, first value {options.init}"
-    )
+    options, config, tokens = trainer.options, trainer.t5.config, trainer.tokens
+    lines = []
+    for task in trainer.splits:
+        sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
+        lines.append(f"task       {task['train'].task.name}: {sizes} examples")
+    if tokens.cut_sources:
+        lines.append(f"           {tokens.cut_sources:,} training texts are cut to {options.max_source_length} tokens")
+    if tokens.cut_targets:
+        lines.append(f"           {tokens.cut_targets:,} answers are cut to {options.max_target_length} tokens")
+    length = f"prompt of {options.prompt_length} x {config.d_model}"
+    lines.append(f"method     {options.method}, {length}, first value {options.init}")
     if trainer.config.sources:
-        print(f"sources    {', '.join(trainer.config.sources)}")
-    print(f"model      {options.model}, {sum(p.numel() for p in trainer.t5.parameters()):,} frozen parameters")
+        lines.append(f"sources    {', '.join(trainer.config.sources)}")
+    frozen = sum(p.numel() for p in trainer.t5.parameters())
+    lines.append(f"model      {options.model}, {frozen:,} frozen parameters")
     groups = [
         f"{group['name']} {sum(p.numel() for p in group['params']):,} (lr {group['peak_lr']:g})"
         for group in trainer.optimizer.param_groups
     ]
-    print(f"trainable  {count(trainer.prompt):,} parameters: {', '.join(groups)}")
+    lines.append(f"trainable  {count(trainer.prompt):,} parameters: {', '.join(groups)}")
     epochs = options.steps * options.batch_size / len(tokens)
-    print(f"training   {options.steps} steps of {options.batch_size} ({epochs:.1f} epochs), {options.optimizer}, "
-          f"{options.schedule}, warm-up {options.warmup} steps, evaluation every {options.eval_every}")  # fmt: skip
-    print(f"device     {trainer.machine}", flush=True)
+    lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.1f} epochs)")
+    lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
+    lines.append(f"           evaluation every {options.eval_every} steps")
+    lines.append(f"device     {trainer.machine}")
+    print("\n".join(lines), flush=True)
 
 
-def show_batch(trainer: Trainer, tokens: TokenSet) -> None:
+def show_batch(trainer: Trainer) -> None:
     """The dry run: the first batch as the model will read it, and its loss."""
-    batch = next(training_batches(tokens, trainer.options, 0)).to(trainer.machine.device)
-    ids, labels = batch.ids[0][batch.mask[0]].tolist(), batch.labels[0][batch.labels[0] >= 0].tolist()
-    with torch.no_grad(), trainer.machine.autocast():
-        loss = trainer.t5.loss(batch.ids, batch.mask, batch.labels, trainer.prompt, batch.tasks)
+    batch = next(training_batches(trainer.tokens, trainer.options, 0)).to(trainer.machine.device)
+    with torch.no_grad():
+        loss = trainer.loss(batch)
+    decode = trainer.backbone.tokenizer.decode
     print(f"batch      ids {tuple(batch.ids.shape)}, labels {tuple(batch.labels.shape)}, loss {loss:.4f} nats/token")
-    print(
-        f"           source {trainer.tokenizer.decode(ids)!r}\n           target {trainer.tokenizer.decode(labels)!r}"
-    )
-    print("dry run: nothing was written")
+    print(f"           source {decode(batch.ids[0][batch.mask[0]].tolist())!r}")
+    print(f"           target {decode(batch.labels[0][batch.labels[0] >= 0].tolist())!r}")
+    print("dry run: nothing was trained, no run folder was written")
 
 
 def start(argv: Sequence[str] | None) -> None:
     options, resumed, dry_run = parse(argv)
     tasks = distinct_tasks(options)
-    machine = choose_machine(options.device, options.precision)
     run = Run(options.folder())
-    if resumed is None and not dry_run:
+    if not (resumed or dry_run):
         run.check_empty()
     sources, source_names = (None, []) if resumed else find_sources(options)
 
-    # model and data: strings -> ids
+    # the frozen model, and the data as ids
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
-    t5, tokenizer = load_backbone(options, downloader, machine)
-    splits = {task.name: load_splits(task.name, options, downloader) for task in tasks}
-    tokens = TokenSet.join([tokenize(splits[t.name]["train"], options, tokenizer, i) for i, t in enumerate(tasks)])
+    backbone = Backbone.load(options, downloader)
+    splits = [
+        load_splits(task.name, number, ("train", "dev", "test"), options, downloader, backbone.tokenizer)
+        for number, task in enumerate(tasks)
+    ]
 
-    # attempt: what is trained
+    # what is trained
     torch.manual_seed(options.seed)  # of dropout; first values and the data's order have generators of their own
     if isinstance(options, Plan):  # resumed: the prompt has its sources with it, wherever their files are by now
         plan = options
         prompt, config = load_prompt(run.last)
     else:
-        plan = Plan.complete(options, len(tokens), None if sources is None else sources.size(1))
+        examples = sum(len(task["train"].examples) for task in splits)
+        plan = Plan.complete(options, examples, None if sources is None else sources.size(1))
         labels = [task.label_texts(options.labels) for task in tasks]
-        prompt = new_prompt(plan, t5.embedding.weight.cpu(), tokenizer.encode_batch, labels, sources)
-        temperature = prompt.attention.temperature if prompt.attention else None
-        config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, temperature)
-    trainer = Trainer(plan, machine, t5, tokenizer, prompt.to(machine.device), config, splits, run)
-    summarize(trainer, tokens)
-    if dry_run:
-        show_batch(trainer, tokens)
-        return
+        embedding = backbone.t5.embedding.weight.cpu()
+        prompt = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources)
+        config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels)
 
     # all together
+    trainer = Trainer(plan, backbone, prompt, config, splits)
+    summarize(trainer)
+    if dry_run:
+        show_batch(trainer)
+        return
     if resumed:
         trainer.restore(run.load_state())
         print(f"resumed    {run.folder} at step {trainer.step}")
     else:
         run.create(dataclasses.asdict(plan))
         trainer.save()
-    trainer.train(tokens)
+    trainer.train()
     trainer.finish()
 
 

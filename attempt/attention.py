@@ -4,6 +4,7 @@ Shapes: B batch, S text positions, L prompt length, D model width, R bottleneck,
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,11 @@ class PromptAttention(nn.Module):
         self.pool_pads = pool_pads
         self.norm.requires_grad_(train_norm)
 
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides the tensors."""
+        train_norm = self.norm.weight.requires_grad
+        return {"temperature": self.temperature, "pool_pads": self.pool_pads, "train_norm": train_norm}
+
     def reset(self, generator: torch.Generator) -> "PromptAttention":
         """Draw W_down and W_up from N(0, 0.01^2), as the released program does."""
         for matrix in (self.down, self.up):
@@ -54,11 +60,12 @@ class PromptAttention(nn.Module):
         """E (B,S,D), mask (B,S), sources (P-1,L,D), target Q (B,L,D) -> weights (B,P), the target's the last."""
         # x = max_s E_s
         x = self.pool(E, mask)  # (B,D)
-        # h = LayerNorm(W_up SiLU(W_down x))
-        h = self.norm(self.up(F.silu(self.down(x))))  # (B,D)
-        # p_j = max_l P_j[l];  a = softmax_j(p_j . h / T)
-        scores = torch.cat([h @ sources.amax(1).T, (h * Q.amax(1)).sum(1, keepdim=True)], dim=1)  # (B,P)
-        return F.softmax(scores.float() / self.temperature, dim=1)
+        with torch.autocast(x.device.type, enabled=False):  # in fp16 the products of large prompts would overflow
+            # h = LayerNorm(W_up SiLU(W_down x))
+            h = self.norm(self.up(F.silu(self.down(x.type_as(sources)))))  # (B,D)
+            # p_j = max_l P_j[l];  a = softmax_j(p_j . h / T)
+            scores = torch.cat([h @ sources.amax(1).T, (h * Q.amax(1)).sum(1, keepdim=True)], dim=1)  # (B,P)
+            return F.softmax(scores / self.temperature, dim=1)
 
 
 def entropy(weights: Tensor) -> Tensor:

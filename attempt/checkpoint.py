@@ -7,6 +7,7 @@ Its metadata has `format` and, as JSON, `config`: a PromptConfig.
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,33 @@ class PromptConfig:
     tasks: list[str]  # a target prompt for each, in this order
     sources: list[str]  # names of the source prompts, in their order in the mixture
     labels: str  # "digits" or "words": how answers are written
-    temperature: float | None = None  # the mixture's T
+    # G's settings; save_prompt fills them in
+    temperature: float | None = None
     pool_pads: bool = False
     train_norm: bool = True
+
+    def check(self) -> None:
+        """Raises ValueError where a field is not of its kind: the file may be a stranger's."""
+        kinds = {
+            "method": self.method in ("prompt", "attempt"),
+            "model": isinstance(self.model, str),
+            "tasks": isinstance(self.tasks, list) and all(isinstance(name, str) for name in self.tasks),
+            "sources": isinstance(self.sources, list) and all(isinstance(name, str) for name in self.sources),
+            "labels": self.labels in ("digits", "words"),
+            "temperature": self.temperature is None
+            or (type(self.temperature) in (int, float) and 0 < self.temperature < math.inf),
+            "pool_pads": isinstance(self.pool_pads, bool),
+            "train_norm": isinstance(self.train_norm, bool),
+        }
+        for name, good in kinds.items():
+            if not good:
+                raise ValueError(f"{name}: {getattr(self, name)!r}")
 
 
 def save_prompt(path: Path, prompt: SoftPrompt, config: PromptConfig) -> None:
     """Write a checkpoint; the file appears only when it is whole."""
+    if prompt.attention is not None:
+        config = dataclasses.replace(config, **prompt.attention.settings())
     metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(config))}
     write_whole(path, safetensors_bytes(prompt.state_dict(), metadata))
 
@@ -52,17 +73,23 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
         raise AttemptError(f"{path}: expected a prompt checkpoint ({FORMAT}), found {metadata.get('format', 'none')}")
     try:
         config = PromptConfig(**json.loads(metadata["config"]))
-        if config.method not in ("prompt", "attempt"):
-            raise ValueError(f"unknown method {config.method}")
+        config.check()
+        target = tensors["target"]
+        if target.ndim != 3 or not target.is_floating_point():
+            raise ValueError(f"target of shape {tuple(target.shape)} and {target.dtype}")
         attention = None
         if config.method == "attempt":
-            bottleneck, width = tensors["attention.down.weight"].shape
-            attention = PromptAttention(width, bottleneck, config.temperature, config.pool_pads, config.train_norm)
-        prompt = SoftPrompt(tensors["target"], tensors.get("sources"), attention)
+            bottleneck = tensors["attention.down.weight"].size(0)
+            attention = PromptAttention(
+                target.size(2), bottleneck, config.temperature, config.pool_pads, config.train_norm
+            )
+        prompt = SoftPrompt(target, tensors.get("sources"), attention)
         prompt.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as e:
-        problem = " ".join(str(e).split())
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, RecursionError) as e:
+        problem = " ".join(f"{type(e).__name__}: {e}".split())
         raise AttemptError(f"{path}: expected a whole prompt checkpoint, found a damaged one ({problem})") from None
+    except AttemptError as e:
+        raise AttemptError(f"{path}: {e}") from None
     expected = len(config.tasks), len(config.sources)
     found = prompt.target.size(0), 0 if prompt.sources is None else prompt.sources.size(0)
     if found != expected:
@@ -76,6 +103,8 @@ def load_sources(paths: list[Path]) -> tuple[Tensor, list[str]]:
     names: list[str] = []
     for path in paths:
         for name, prompt in _read_source(path):
+            if not torch.isfinite(prompt).all():
+                raise AttemptError(f"{path}: expected finite numbers in the prompt, found NaN or infinity")
             if prompts and prompt.shape != prompts[0].shape:
                 raise AttemptError(
                     f"{path}: expected a source prompt of shape {tuple(prompts[0].shape)} like {paths[0]}, "
@@ -99,14 +128,13 @@ def _read_source(path: Path) -> list[tuple[str, Tensor]]:
     if path.suffix == ".npy":
         try:
             found: object = torch.from_numpy(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError, TypeError) as e:
-            raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {e}") from None
+        except Exception as e:  # NumPy parses the header as Python text: a damaged one fails in many ways
+            problem = " ".join(str(e).split())
+            raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {problem}") from None
     else:
         found = read_torch(path)
     if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point() or not found.numel():
         what = f"shape {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
         raise AttemptError(f"{path}: expected one float tensor (prompt length, model width), found {what}")
-    if not torch.isfinite(found).all():
-        raise AttemptError(f"{path}: expected finite numbers in the prompt, found NaN or infinity")
     # clone: the tensor may be a view on a larger storage, and may be a Parameter
     return [(path.stem.removesuffix("_prompt"), found.detach().float().clone())]

@@ -47,7 +47,7 @@ class Adafactor(Optimizer):
         # beta2_t = 1 - t^-0.8
         beta2 = 1.0 - t ** -group["decay_exponent"]
         # v = beta2 v + (1-beta2) (g^2 + 1e-30);  u = g / sqrt(v)
-        u = g / self._second_moment(g.square() + 1e-30, state, beta2, group["factored_from"]).sqrt()
+        u = g * self._inverse_root(g.square() + 1e-30, state, beta2, group["factored_from"])
         # u /= max(1, RMS(u) / threshold)
         u /= (u.square().mean().sqrt() / group["clip_threshold"]).clamp(min=1.0)
         # p = (p - lr u) (1 - weight decay)
@@ -55,14 +55,14 @@ class Adafactor(Optimizer):
         p.mul_(1.0 - group["weight_decay"])
 
     @staticmethod
-    def _second_moment(square: Tensor, state: dict[str, Any], beta2: float, factored_from: int) -> Tensor:
-        """The running mean of squared gradients: whole, or for large matrices by the means of rows and columns."""
+    def _inverse_root(square: Tensor, state: dict[str, Any], beta2: float, factored_from: int) -> Tensor:
+        """1 / sqrt(v); large matrices keep only the means of v's rows and columns."""
         if square.ndim < 2 or min(square.shape[-2:]) < factored_from:
-            return _running_mean(state, "v", square, beta2)
-        rows = _running_mean(state, "rows", square.mean(-1), beta2)  # (...,n)
-        columns = _running_mean(state, "columns", square.mean(-2), beta2)  # (...,m)
-        # v_ij = rows_i columns_j / mean(rows)
-        return rows[..., :, None] * columns[..., None, :] / rows.mean(-1)[..., None, None]
+            return _running_mean(state, "v", square, beta2).rsqrt()
+        rows = _running_mean(state, "rows", square.mean(-1, keepdim=True), beta2)  # (...,n,1)
+        columns = _running_mean(state, "columns", square.mean(-2, keepdim=True), beta2)  # (...,1,m)
+        # v_ij = rows_i columns_j / mean(rows); the product itself would underflow where gradients are tiny
+        return (rows / rows.mean(-2, keepdim=True)).rsqrt() * columns.rsqrt()
 
 
 def _running_mean(state: dict[str, Any], name: str, new: Tensor, beta2: float) -> Tensor:

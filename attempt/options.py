@@ -37,6 +37,14 @@ def number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number from 0 up to, but not including, 1."""
+    value = number(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to less than 1, found {text!r}")
+    return value
+
+
 def flag(group: str, text: str, default: Any = MISSING, **argparse_settings: Any) -> Any:
     metadata = {"group": group, "help": text, **argparse_settings}
     if isinstance(default, list):
@@ -169,7 +177,7 @@ class Options:
         metavar="NORM",
     )
     dropout: float | None = flag(
-        "training", "share of dropped activations (default: the checkpoint's)", None, type=number
+        "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )
     seed: int = flag(
         "training", "seed of the prompt's first value, the order of the data and dropout", 42, type=natural

@@ -43,10 +43,7 @@ class Run:
         self.write_json(self.config, options)
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
-        try:
-            write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-        except OSError as e:
-            raise AttemptError(f"{path}: cannot be written ({e.strerror}); give another --out") from None
+        write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         with open(self.metrics, "a", encoding="utf-8") as file:

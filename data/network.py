@@ -6,7 +6,7 @@ import threading
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 
 from attempt.errors import AttemptError, NotFound
 
@@ -73,7 +73,7 @@ def unreachable(url: str, source: str, why: str) -> AttemptError:
 def reason(error: BaseException) -> str:
     """A few words for the nested exceptions of requests."""
     chain = _chain(error)
-    if any(isinstance(e, NameResolutionError) for e in chain):
+    if any(isinstance(e, socket.gaierror) for e in chain):
         return "name resolution failed"
     if any(isinstance(e, ConnectionRefusedError) for e in chain):
         return "connection refused"

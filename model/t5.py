@@ -149,28 +149,19 @@ class FeedForward(nn.Module):
         return self.wo(self.dropout(h))
 
 
-class EncoderBlock(nn.Module):
-    def __init__(self, config: T5Config) -> None:
+class Block(nn.Module):
+    """A layer of a stack: self-attention, in the decoder cross-attention too, and a feed-forward network.
+
+    Each reads the normed sum so far and adds to it.
+    """
+
+    def __init__(self, config: T5Config, decoder: bool) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config)
         self.attention = Attention(config)
-        self.feed_forward_norm = RMSNorm(config)
-        self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout_rate)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        h = self.attention_norm(x)
-        x = x + self.dropout(self.attention(h, h, bias))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
-class DecoderBlock(nn.Module):
-    def __init__(self, config: T5Config) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config)
-        self.cross_attention_norm = RMSNorm(config)
-        self.cross_attention = Attention(config)
+        if decoder:
+            self.cross_attention_norm = RMSNorm(config)
+            self.cross_attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout_rate)
@@ -179,14 +170,15 @@ class DecoderBlock(nn.Module):
         self,
         x: Tensor,
         bias: Tensor,
-        memory: Tensor,
-        memory_bias: Tensor,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
         caches: tuple[KVCache, KVCache] | tuple[None, None] = (None, None),
     ) -> Tensor:
         h = self.attention_norm(x)
         x = x + self.dropout(self.attention(h, h, bias, caches[0]))
-        h = self.cross_attention_norm(x)
-        x = x + self.dropout(self.cross_attention(h, memory, memory_bias, caches[1]))
+        if memory is not None:
+            h = self.cross_attention_norm(x)
+            x = x + self.dropout(self.cross_attention(h, memory, memory_bias, caches[1]))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -202,7 +194,7 @@ class Encoder(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.relative_bias = RelativeBias(config, bidirectional=True)
-        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(Block(config, decoder=False) for _ in range(config.num_layers))
         self.norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
 
@@ -234,7 +226,7 @@ class Decoder(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.relative_bias = RelativeBias(config, bidirectional=False)
-        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
+        self.blocks = nn.ModuleList(Block(config, decoder=True) for _ in range(config.decoder_layers))
         self.norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
 

@@ -1,0 +1,74 @@
+"""What all tests share: the real files beside the repository, and a tiny checkpoint that needs none of them."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hugging_face import COMMON, V11, random_state, save
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of real files (its README.md says what they are); tests that need it are skipped without it."""
+    folder = Path(os.environ.get("ATTEMPT_FIXTURES") or REPOSITORY.parent / "shared" / "fixtures")
+    if not folder.is_dir():
+        pytest.skip(f"no real files in {folder}; set ATTEMPT_FIXTURES to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flan(fixtures: Path) -> Path:
+    """A real T5 v1.1 checkpoint: 77M weights, fp16, pytorch_model.bin."""
+    folder = fixtures / "flan-t5-small-title"
+    if not folder.is_dir():
+        pytest.skip(f"no real checkpoint in {folder}")
+    return folder
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """English-like sentences, different ones for each seed; together they hold every printable ASCII character."""
+    draw = random.Random(seed)
+    people = "the teacher|a young doctor|my neighbour|the old captain|an actress|the committee|Maria|John Smith"
+    verbs = "watched|did not enjoy|wrote about|remembered|sold|has seen|wants to buy|laughed at|described"
+    things = "a charming film|this boring movie|the long report|two books|an excellent story|the bridge|a question"
+    places = "in Warsaw|at home|near the river|before the war|on Monday|in 1984|with great care|for 25 dollars"
+    after = "and it was wonderful|but nobody cared|because it is true|so the answer is no|which is false"
+    parts = [part.split("|") for part in (people, verbs, things, places, after)]
+    texts = []
+    for _ in range(count):
+        text = " ".join(draw.choice(part) for part in parts)
+        texts.append(text[0].upper() + text[1:] + draw.choice([".", "!", "?", " ."]))
+    labels = (
+        "positive negative entailment not_entailment equivalent acceptable sentence1: sentence2: question: context:"
+    )
+    return [*texts, labels, "".join(chr(i) for i in range(33, 127))]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5 v1.1 of two layers in Hugging Face's layout, with a real SentencePiece model of its own."""
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny")
+    # every character is made a piece of its own, so that hardly anything is unknown
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences(400)),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=400,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (folder / "spiece.vocab").unlink()
+    pieces = SentencePieceProcessor(model_file=str(folder / "spiece.model")).get_piece_size()
+    # spare rows at the end, as in the real files (32,000 pieces, 100 sentinels, 32,128 rows)
+    fields = COMMON | V11 | {"vocab_size": (pieces + 100) // 32 * 32 + 32}
+    return save(folder, fields, random_state(fields))

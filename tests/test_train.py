@@ -1,0 +1,421 @@
+"""train.py and eval.py from end to end, on a tiny random T5 and small files in GLUE's layout."""
+
+import hashlib
+import json
+import random
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import sentences
+
+import eval
+import train
+from attempt.checkpoint import load_prompt
+from attempt.machine import Machine
+from attempt.options import Plan
+from attempt.run import Run
+
+HOST = "dl.fbaipublicfiles.com"
+
+
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --data-dir with a small CoLA and a small RTE, and the checksums.tsv that vouches for them."""
+    root = tmp_path_factory.mktemp("glue")
+    draw = random.Random(1)
+    cola = {split: "".join(f"x\t{draw.randint(0, 1)}\t\t{s}\n" for s in sentences(n, n)[:n]) for split, n in
+            (("train", 40), ("dev", 24))}  # fmt: skip
+    header = "index\tsentence1\tsentence2\tlabel\n"
+    rte = {
+        split: header
+        + "".join(
+            f"{i}\t{a}\t{b}\t{draw.choice(['entailment', 'not_entailment'])}\n"
+            for i, (a, b) in enumerate(zip(sentences(n, n)[:n], sentences(n, n + 1)[:n], strict=True))
+        )
+        for split, n in (("train", 30), ("dev", 16))
+    }
+    rows = ["path\tbytes\tsha256"]
+    for name, members in (("CoLA", cola), ("RTE", rte)):
+        path = root / HOST / "glue/data" / f"{name}.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for split, text in members.items():
+                archive.writestr(f"{name}/{split}.tsv", text)
+        content = path.read_bytes()
+        rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
+    (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def common(glue: Path, tiny_checkpoint: Path) -> list[str]:
+    return ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--batch-size", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def prompt_run(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of prompt tuning on CoLA: 12 steps, an evaluation every 5."""
+    out = tmp_path_factory.mktemp("runs") / "cola-prompt"
+    flags = ["--prompt-length", "6", "--steps", "12", "--eval-every", "5", "--out", str(out)]
+    assert train.main(["--task", "cola", "--method", "prompt", *flags, *common]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def attempt_flags(common: list[str], prompt_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A two-task run of ATTEMPT with two sources; its --out is still to be given."""
+    other = tmp_path_factory.mktemp("runs") / "rte-prompt"
+    flags = ["--prompt-length", "6", "--steps", "4", "--init", "uniform", "--out", str(other)]
+    assert train.main(["--task", "rte", "--method", "prompt", *flags, *common]) == 0
+    sources = ["--source-prompts", str(prompt_run), str(other / "best.safetensors")]
+    return ["--task", "rte", "cola", "--steps", "9", "--eval-every", "3", *sources, *common]
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without their times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def same_prompt(a: Path, b: Path) -> bool:
+    (first, _), (second, _) = load_prompt(a), load_prompt(b)
+    return all(
+        torch.equal(x, y) for x, y in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """What the program complained of: one line, without a traceback."""
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if "error:" in line]
+    assert len(lines) == 1 and "Traceback" not in text, text
+    return lines[0]
+
+
+def test_a_run_folder_holds_what_the_run_was_and_did(prompt_run: Path) -> None:
+    names = {path.name for path in prompt_run.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt", "result.json"}
+    assert [record["step"] for record in metrics_of(prompt_run)] == [5, 10, 12]
+    result = result_of(prompt_run)
+    assert [(s["task"], s["split"], s["examples"]) for s in result["scores"]] == [
+        ("cola", "dev", 12),
+        ("cola", "test", 12),
+    ]
+    assert set(result["scores"][0]["metrics"]) == {"matthews"} and 0 <= result["scores"][0]["invalid"] <= 100
+    assert result["trainable_parameters"] == 6 * 32
+    assert result["seed"] == 42 and result["seconds"] > 0 and {"python", "torch"} <= set(result["versions"])
+
+
+def test_the_best_checkpoint_is_the_one_of_the_best_evaluation(prompt_run: Path) -> None:
+    records = metrics_of(prompt_run)
+    best = max(record["scores"][0]["metrics"]["matthews"] for record in records)
+    first = next(r for r in records if r["scores"][0]["metrics"]["matthews"] == best)
+    assert result_of(prompt_run)["best_step"] == first["step"]
+    assert result_of(prompt_run)["scores"][0] == first["scores"][0]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_eval_reproduces_the_stored_figure(prompt_run: Path, split: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stored = next(score for score in result_of(prompt_run)["scores"] if score["split"] == split)
+    assert eval.main(["--run", str(prompt_run), "--split", split, "--device", "cpu"]) == 0
+    assert eval.describe(stored) in capsys.readouterr().out
+
+
+def test_predictions_are_the_answers_that_were_scored(prompt_run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    assert eval.main(["--run", str(prompt_run), "--predictions", str(file), "--device", "cpu"]) == 0
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == 12 and all(row["source"].startswith("cola sentence: ") for row in rows)
+    invalid = 100 * sum(row["prediction"].strip() not in ("0", "1") for row in rows) / len(rows)
+    assert invalid == result_of(prompt_run)["scores"][1]["invalid"]
+
+
+def test_attempt_trains_all_that_it_should_and_shows_its_mixture(attempt_flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train.main([*attempt_flags, "--out", str(out)]) == 0
+    prompt, config = load_prompt(out)
+    assert config.sources == ["cola", "rte"] and config.tasks == ["rte", "cola"] and prompt.target.shape == (2, 6, 32)
+    assert result_of(out)["trainable_parameters"] == 2 * 6 * 32 + 2 * 100 * 32 + 2 * 32
+    mixture = metrics_of(out)[-1]["mixture"]
+    for task in ("rte", "cola"):
+        assert list(mixture[task]["weights"]) == ["cola", "rte", "target"]
+        assert sum(mixture[task]["weights"].values()) == pytest.approx(1, abs=1e-5)
+        assert 0 < mixture[task]["entropy"] <= 1.0987  # log 3
+    # both started as copies of the first source; each was trained on its own task's examples
+    assert not torch.equal(prompt.target[0], prompt.target[1])
+
+
+def test_each_task_is_answered_with_its_own_prompt(attempt_flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train.main([*attempt_flags, "--out", str(out)]) == 0
+    plan = Plan.read(out / "config.json")
+    downloader = eval.Downloader(data_dir=Path(plan.data_dir or ""))
+    backbone = eval.Backbone.load(plan, downloader)
+    prompt, _ = load_prompt(out)
+    prompt.target.data[1] = torch.randn(6, 32) * 5
+    split = eval.load_splits("cola", 1, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
+    wrong = eval.load_splits("cola", 0, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
+    assert eval.score_split(backbone, prompt, split, plan)[1] != eval.score_split(backbone, prompt, wrong, plan)[1]
+
+
+def test_a_checkpoint_needs_no_source_files(attempt_flags: list[str], prompt_run: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(prompt_run, source)
+    flags = [str(source) if flag == str(prompt_run) else flag for flag in attempt_flags]
+    assert train.main([*flags, "--out", str(out)]) == 0
+    shutil.rmtree(source)
+    assert eval.main(["--run", str(out), "--device", "cpu"]) == 0
+    assert train.main(["--resume", str(out)]) == 0
+
+
+def test_the_same_seed_gives_the_same_run(attempt_flags: list[str], tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert train.main([*attempt_flags, "--seed", seed, "--out", str(tmp_path / name)]) == 0
+    assert same_prompt(tmp_path / "a", tmp_path / "b") and metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
+    assert not same_prompt(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("steps", [0, 2, 4, 8])  # before the first evaluation, between, and before the last
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_resumed_run_is_the_uninterrupted_run(
+    attempt_flags: list[str], steps: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*attempt_flags, "--optimizer", optimizer]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train.main([*flags, "--out", str(whole)]) == 0
+    step = train.Trainer.train_step
+
+    def killed(self: train.Trainer, batch: Any) -> None:
+        if self.step == steps:
+            raise RuntimeError("killed")
+        step(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(train.Trainer, "train_step", killed)
+        train.main([*flags, "--out", str(cut)])
+    torch.manual_seed(0)  # the continuation is another process: whatever state the generator had is gone
+    assert train.main(["--resume", str(cut)]) == 0
+    assert same_prompt(whole / "last.safetensors", cut / "last.safetensors")
+    assert same_prompt(whole / "best.safetensors", cut / "best.safetensors")
+    assert metrics_of(whole) == metrics_of(cut)
+    assert result_of(whole)["scores"] == result_of(cut)["scores"]
+
+
+def test_resume_takes_the_run_named_by_out_too(attempt_flags: list[str], tmp_path: Path) -> None:
+    assert train.main([*attempt_flags, "--out", str(tmp_path)]) == 0
+    assert train.main(["--out", str(tmp_path), "--resume"]) == 0
+
+
+def test_resume_refuses_options_that_change_the_run(prompt_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--resume", str(prompt_run), "--lr", "0.1", "--steps", "12"]) == 2
+    message = error_of(capsys)
+    assert "--lr 0.1 (was 0.3)" in message and "--steps" not in message
+
+
+def test_a_half_written_line_of_metrics_is_passed_over(prompt_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(prompt_run, copy)
+    with open(copy / "metrics.jsonl", "a") as file:
+        file.write('{"step": 99, "loss": 1}\n{"step": 100, "lo')
+    Run(copy).load_state()
+    assert [record["step"] for record in metrics_of(copy)] == [5, 10, 12]
+
+
+def test_a_used_folder_is_refused(prompt_run: Path, common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name: path.read_bytes() for path in prompt_run.iterdir()}
+    assert train.main(["--task", "cola", "--method", "prompt", "--out", str(prompt_run), *common]) == 2
+    assert "--resume" in error_of(capsys)
+    assert before == {path.name: path.read_bytes() for path in prompt_run.iterdir()}
+
+
+def test_a_dry_run_shows_a_batch_and_writes_nothing(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = ["--task", "cola", "--method", "prompt", "--labels", "words", "--out", str(out), "--dry-run"]
+    assert train.main([*flags, *common]) == 0
+    text = capsys.readouterr().out
+    assert "source 'cola sentence: " in text and "acceptable'" in text and "loss" in text
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--task", "colla"], "did you mean cola?"),
+        (["--task", "cola", "cola"], "each task once"),
+        (["--task", "cola", "--init", "no-such-file"], "no such file"),
+        (["--task", "cola", "--init", "source"], "--method attempt"),
+        (["--task", "cola", "--init", "text: "], "some text"),
+        (["--task", "cola", "--prompt-length", "5001"], "without replacement"),
+        (["--task", "cola", "--precision", "bf16"], "expected a CUDA GPU"),
+        (["--task", "cola", "--device", "quantum"], "--device quantum"),
+        (["--task", "mnli"], "MNLI.zip"),  # not in the folder
+    ],
+)
+def test_a_mistake_is_told_on_one_line(
+    flags: list[str], expected: str, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train.main([*common, "--method", "prompt", "--out", str(out), *flags]) == 2
+    assert expected in error_of(capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "--task TASK"),
+        (["--task", "cola", "--steps", "3", "--epochs", "1"], "--steps or --epochs"),
+        (["--task", "cola", "--steps", "0"], "whole number from 1"),
+        (["--task", "cola", "--lr", "nan"], "number from 0"),
+        (["--task", "cola", "--method", "magic"], "invalid choice"),
+    ],
+)
+def test_a_wrong_flag_is_told_on_one_line(flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main(flags)
+    assert stop.value.code == 2 and expected in error_of(capsys)
+
+
+def test_missing_sources_are_told_with_the_commands_that_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--task", "cola", "--method", "attempt", "--model", "t5-large"]) == 2
+    text = capsys.readouterr().err
+    for task in ("mnli", "qnli", "qqp", "sst2"):
+        assert f"python train.py --task {task} --method prompt --model t5-large" in text
+    assert "attempt_large_source.zip" in text and "--source-prompts" in text
+
+
+def test_sources_of_the_default_place_are_found(
+    prompt_run: Path,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = Path(common[1]).name
+    shutil.copytree(prompt_run, tmp_path / f"runs/sst2-prompt-{model}")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--task", "rte", "--method", "attempt", "--dry-run", *common]) == 0
+    assert "sources    cola" in capsys.readouterr().out  # the copied run's own task
+
+
+def test_sources_of_another_width_are_refused(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torch.randn(6, 48), tmp_path / "wide_prompt.pt")
+    flags = ["--source-prompts", str(tmp_path / "wide_prompt.pt"), "--out", str(tmp_path / "run")]
+    assert train.main(["--task", "cola", *flags, *common]) == 2
+    assert "width 32, found width 48" in error_of(capsys)
+
+
+def test_without_a_network_the_plain_command_says_what_it_wanted_and_the_ways_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_network(*args: object, **settings: object) -> None:
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    assert train.main(["--task", "sst2", "--method", "prompt"]) == 2
+    message = error_of(capsys)
+    for part in ("https://huggingface.co/t5-base/resolve/main/config.json", "--mirror", "--data-dir"):
+        assert part in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = train.Trainer.loss
+
+    def overflowing(self: train.Trainer, batch: Any) -> torch.Tensor:
+        return loss(self, batch) * (float("nan") if self.step == 6 else 1)
+
+    monkeypatch.setattr(train.Trainer, "loss", overflowing)
+    flags = ["--task", "cola", "--method", "prompt", "--steps", "12", "--eval-every", "5", "--log-every", "2"]
+    assert train.main([*flags, "--out", str(tmp_path / "run"), *common]) == 2
+    assert "step 7" in error_of(capsys)
+    # what was saved before it is whole and usable
+    assert load_prompt(tmp_path / "run" / "last.safetensors")[0].target.isfinite().all()
+
+
+def test_an_init_from_another_run_is_its_prompt(prompt_run: Path, common: list[str], tmp_path: Path) -> None:
+    flags = ["--task", "rte", "--method", "prompt", "--init", str(prompt_run), "--prompt-length", "6"]
+    assert (
+        train.main([*flags, "--lr", "0", "--weight-decay", "0", "--steps", "1", "--out", str(tmp_path / "a"), *common])
+        == 0
+    )
+    assert torch.equal(load_prompt(tmp_path / "a")[0].target, load_prompt(prompt_run)[0].target)
+
+
+def make_trainer(flags: list[str], precision: str, device: str = "cpu") -> train.Trainer:
+    """A trainer on a machine of any precision: the refusal of slow ones on the CPU is not what is tested here."""
+    options = train.parse(flags)[0]
+    downloader = eval.Downloader(data_dir=Path(options.data_dir or ""))
+    loaded = eval.Backbone.load(options, downloader)
+    machine = Machine(torch.device(device), precision, "test")
+    backbone = eval.Backbone(loaded.t5.to(device), loaded.tokenizer, machine)
+    splits = [eval.load_splits("cola", 0, ("train", "dev", "test"), options, downloader, backbone.tokenizer)]
+    plan = Plan.complete(options, len(splits[0]["train"].examples), 6)
+    sources = torch.randn(2, 6, 32)
+    prompt = train.new_prompt(
+        plan, backbone.t5.embedding.weight.cpu(), loaded.tokenizer.encode_batch, [["0", "1"]], sources
+    )
+    config = train.PromptConfig("attempt", plan.model, plan.task, ["a", "b"], plan.labels)
+    return train.Trainer(plan, backbone, prompt, config, splits)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_prompts_stay_fp32_under_autocast_and_learn(common: list[str], precision: str, tmp_path: Path) -> None:
+    flags = ["--task", "cola", "--method", "attempt", "--steps", "3", "--out", str(tmp_path / "run"), *common]
+    trainer = make_trainer(flags, precision)
+    before = trainer.prompt.target.detach().clone()
+    for batch in train.training_batches(trainer.tokens, trainer.options, 0):
+        trainer.train_step(batch)
+    assert trainer.prompt.target.dtype == torch.float32 and trainer.prompt.target.grad is None
+    assert not torch.equal(before, trainer.prompt.target) and trainer.mean_loss() > 0
+    assert (trainer.scaler.get_scale() > 1) == (precision == "fp16")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_on_the_gpu(attempt_flags: list[str], precision: str, tmp_path: Path) -> None:
+    flags = [flag if flag != "cpu" else "cuda" for flag in attempt_flags]
+    assert train.main([*flags, "--precision", precision, "--out", str(tmp_path)]) == 0
+    assert all(record["loss"] > 0 for record in metrics_of(tmp_path))
+
+
+def test_prompt_tuning_learns_a_real_task(
+    flan: Path, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SST-2 on the real checkpoint: a short prompt and few steps, but the loss must fall by half."""
+    flags = ["--task", "sst2", "--method", "prompt", "--labels", "words", "--optimizer", "adafactor", "--lr", "0.3"]
+    small = [
+        "--prompt-length",
+        "10",
+        "--batch-size",
+        "8",
+        "--steps",
+        "24",
+        "--eval-every",
+        "8",
+        "--eval-examples",
+        "16",
+    ]
+    place = ["--model", str(flan), "--data-dir", str(fixtures / "mirror"), "--out", str(tmp_path)]
+    assert train.main([*flags, *small, *place, "--train-examples", "400", "--dropout", "0", "--device", "cpu"]) == 0
+    losses = [record["loss"] for record in metrics_of(tmp_path)]
+    assert losses[-1] < losses[0] / 2, losses
