@@ -263,9 +263,10 @@ def show_batch(trainer: Trainer) -> None:
 
 
 def start(argv: Sequence[str] | None) -> None:
-    options, resumed, dry_run = parse(argv)
+    options, dry_run = parse(argv)
     tasks = distinct_tasks(options)
     run = Run(options.folder())
+    resumed = isinstance(options, Plan)
     if not (resumed or dry_run):
         run.check_empty()
     sources, source_names = (None, []) if resumed else find_sources(options)

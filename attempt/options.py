@@ -268,12 +268,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Options, Path | None, bool]:
-    """The command line -> the run's options, the folder to resume or None, and whether it is a dry run."""
+def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
+    """The command line -> the run's options, a Plan where an earlier run goes on, and whether it is a dry run."""
     parser = Parser(
         prog="train.py",
         description="Train soft prompts, and mixtures of them, for a frozen T5.",
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     groups: dict[str, Callable[..., Any]] = {}
     for option in dataclasses.fields(Options):
@@ -296,17 +297,16 @@ def parse(argv: Sequence[str] | None) -> tuple[Options, Path | None, bool]:
     groups["run"]("--dry-run", action="store_true", help="load everything, show one batch and stop")
     given = vars(parser.parse_args(argv))
     resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
-    if resume is None or resume is True:
-        if "task" not in given and "out" not in given:
-            parser.error("expected --task TASK")
-        if resume is None and "task" not in given:
-            parser.error("expected --task TASK")
     if "steps" in given and "epochs" in given:
         parser.error("expected --steps or --epochs, found both")
     if resume is None:
-        return Options(**given), None, dry_run
+        if "task" not in given:
+            parser.error("expected --task TASK")
+        return Options(**given), dry_run
+    if resume is True and not given.keys() & {"task", "out"}:
+        parser.error("expected --resume DIR")
     folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
-    return _resumed(folder, given), folder, dry_run
+    return _resumed(folder, given), dry_run
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> Plan:

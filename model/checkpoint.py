@@ -41,7 +41,10 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
         hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(NAMES)}"
         raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name; {hint}")
     address = f"https://huggingface.co/{name}/resolve/main"
-    folder = fetch(f"{address}/config.json").parent
+    try:
+        folder = fetch(f"{address}/config.json").parent
+    except AttemptError as e:
+        raise AttemptError(f"{e}, or --model FOLDER (a checkpoint that is on this machine)") from None
     fetch(f"{address}/spiece.model")
     for file in WEIGHT_FILES:
         try:

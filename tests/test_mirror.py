@@ -1,4 +1,4 @@
-"""The main job as a user starts it: a model's and a task's names, every file from a server that stands in for the hosts."""
+"""The main job as a user starts it, by names alone: a server on loopback stands in for the real hosts."""
 
 import functools
 import threading
