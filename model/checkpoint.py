@@ -43,6 +43,8 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
     address = f"https://huggingface.co/{name}/resolve/main"
     try:
         folder = fetch(f"{address}/config.json").parent
+    except NotFound:
+        raise
     except AttemptError as e:
         raise AttemptError(f"{e}, or --model FOLDER (a checkpoint that is on this machine)") from None
     fetch(f"{address}/spiece.model")
@@ -148,7 +150,7 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
 def _shards(index: Path) -> list[Path]:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if not files or not all(Path(file).name == file for file in files):
+        if not files or not all(Path(file).name == file and file.strip(".") for file in files):
             raise ValueError("names of files that are not beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise AttemptError(f"{index}: expected a weight_map from tensors to files beside it, found {e!r}") from None

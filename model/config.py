@@ -60,6 +60,9 @@ class T5Config:
                 f"{path}: expected 4 or more relative_attention_num_buckets, half of them below "
                 f"relative_attention_max_distance, found {buckets} and {distance}"
             )
+        highest = max(config.pad_token_id, config.eos_token_id, config.decoder_start_token_id)
+        if highest >= config.vocab_size:
+            raise AttemptError(f"{path}: expected token ids below vocab_size {config.vocab_size}, found {highest}")
         return config
 
     @staticmethod
@@ -74,6 +77,7 @@ class T5Config:
         elif name.endswith("_token_id"):
             good, expected = type(value) is int and value >= 0, "a whole number from 0"
         else:
-            good, expected = type(value) is int and value >= 1, "a whole number from 1"
+            most = 1000 if name.startswith("num_") else 10_000_000  # a damaged file should not ask for the impossible
+            good, expected = type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
         if not good:
             raise AttemptError(f'{path}: expected "{name}" to be {expected}, found {json.dumps(value)}')

@@ -32,6 +32,7 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
+MAX_NUMBERS = 2**48  # in a tensor
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -70,6 +71,8 @@ def _check_entry(name: str, entry: dict[str, object]) -> Span:
         if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"tensor {name}: {numbers} is no list of sizes")
     assert isinstance(shape, list) and isinstance(offsets, list)
+    if math.prod(n or 1 for n in shape) > MAX_NUMBERS:  # an empty tensor can still have a side of any length
+        raise ValueError(f"tensor {name}: shape {shape} is too large")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"tensor {name}: offsets {offsets} do not hold shape {shape} of {entry['dtype']}")
     return dtype, shape, offsets[0], offsets[1]
