@@ -1,6 +1,7 @@
 """Pretrained T5 checkpoints in Hugging Face's layout: where they are, and how their tensors become ours."""
 
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -126,7 +127,9 @@ def read_torch(path: Path) -> object:
     """A torch.save file, without executing anything in it. Raises AttemptError if it holds more than tensors."""
     try:
         mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no zips and cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged file gets its one line below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as e:  # a damaged file fails in any of a dozen ways, and all mean the same
         problem = str(e).strip().split("\n", maxsplit=1)[0] or type(e).__name__
     raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
