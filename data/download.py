@@ -21,7 +21,8 @@ import requests
 from tqdm import tqdm
 
 from attempt.errors import AttemptError, NotFound
-from data.network import Cut, key_of, new_session, open_url, reason, unreachable
+from attempt.files import write_whole
+from data.network import Cut, Unreachable, key_of, new_session, open_url, reason
 
 __all__ = ["Downloader", "NotFound", "cache_dir"]
 
@@ -107,21 +108,31 @@ class Downloader:
             if self.data_dir is not None and Path(place).is_file():
                 text = Path(place).read_text("utf-8-sig", errors="replace")
             elif self.mirror is not None:
-                text = self._small_text(place)
+                text = self._mirrors_sums(place)
             self._vouched = _parse_checksums(text, place) if text is not None else {}
             if self._vouched:
                 print(f"{place} replaces the expected sums of the files it lists", file=sys.stderr)
         return self._vouched
 
-    def _small_text(self, address: str) -> str | None:
-        """A small file as text, not cached; None where the server has none."""
+    def _mirrors_sums(self, address: str) -> str | None:
+        """The mirror's checksums.tsv; None where it has none. A copy serves while the mirror is out of reach."""
+        copy = self.cache / key_of(address)
         try:
             with open_url(self._session, address, address) as response:
-                return response.content.decode("utf-8-sig", errors="replace")
+                content = response.content
+            write_whole(copy, content)
         except NotFound:
+            copy.unlink(missing_ok=True)
             return None
-        except (Cut, requests.RequestException) as error:
-            raise unreachable(address, address, str(error)) from error
+        except (Unreachable, Cut, requests.RequestException) as error:
+            if not copy.is_file():
+                why = error.why if isinstance(error, Unreachable) else reason(error)
+                raise AttemptError(
+                    f"--mirror {self.mirror}: expected a server of files, found none ({why}): start it, or give "
+                    "another --mirror URL, or --data-dir DIR"
+                ) from None
+            content = copy.read_bytes()
+        return content.decode("utf-8-sig", errors="replace")
 
     def _from_folder(self, url: str, path: Path, want: Sums) -> Path:
         if not path.is_file():

@@ -14,6 +14,18 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 
 
+class Unreachable(AttemptError):  # noqa: N818
+    """A machine without a network; the message names the ways to do without."""
+
+    def __init__(self, url: str, source: str, why: str) -> None:
+        self.why = why
+        stands_in = f"; it stands in for {url}" if source != url else ""
+        super().__init__(
+            f"cannot reach {source} ({why}{stands_in}): connect to the network, or give --mirror URL "
+            f"(a server with files at HOST/PATH), or --data-dir DIR (a folder with DIR/{key_of(url)})"
+        )
+
+
 class Cut(Exception):  # noqa: N818
     """The connection was lost, or the server is busy: worth another try."""
 
@@ -46,10 +58,10 @@ def open_url(
         response = session.get(source, headers=headers, stream=True, timeout=timeout)
     except requests.RequestException as error:
         if _out_of_reach(error):
-            raise unreachable(url, source, reason(error)) from error
+            raise Unreachable(url, source, reason(error)) from error
         raise Cut(reason(error)) from error
     except OSError as error:  # the name resolution in _connect_seconds
-        raise unreachable(url, source, str(error)) from error
+        raise Unreachable(url, source, str(error)) from error
     status = response.status_code
     if status in (200, 206, 416):
         return response
@@ -59,15 +71,6 @@ def open_url(
     if status >= 500:
         raise Cut(f"HTTP status {status}")
     raise AttemptError(f"cannot fetch {source}: expected HTTP status 200, found {status}: check access to it")
-
-
-def unreachable(url: str, source: str, why: str) -> AttemptError:
-    """The error of a machine without a network, with the ways to do without."""
-    stands_in = f"; it stands in for {url}" if source != url else ""
-    return AttemptError(
-        f"cannot reach {source} ({why}{stands_in}): connect to the network, or give --mirror URL "
-        f"(a server with files at HOST/PATH), or --data-dir DIR (a folder with DIR/{key_of(url)})"
-    )
 
 
 def reason(error: BaseException) -> str:

@@ -250,6 +250,17 @@ def test_checksums_of_a_mirror_replace_the_official_ones(
         Downloader(cache, mirror=server.address).fetch(OFFICIAL, len(BODY), SHA)
 
 
+def test_a_mirror_that_is_down_is_not_needed_for_what_is_cached(server: Server, cache: Path) -> None:
+    server.files["/data.example/folder/file.bin"] = OTHER
+    server.files["/checksums.tsv"] = vouch("data.example/folder/file.bin", OTHER)
+    Downloader(cache, mirror=server.address).fetch(OFFICIAL, len(BODY), SHA)
+    server.shutdown()
+    server.server_close()
+    assert Downloader(cache, mirror=server.address).fetch(OFFICIAL, len(BODY), SHA).read_bytes() == OTHER
+    with pytest.raises(AttemptError, match=r"--mirror http.*connection refused.*start it"):
+        Downloader(cache / "new", mirror=server.address).fetch(OFFICIAL, len(BODY), SHA)
+
+
 def test_a_file_cached_from_a_mirror_is_not_taken_for_the_official_one(server: Server, cache: Path) -> None:
     url, key = f"{server.address}/file.bin", f"127.0.0.1:{server.server_port}/file.bin"
     server.files[f"/{key}"] = OTHER
