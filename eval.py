@@ -198,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AttemptError as e:
         print(f"eval.py: error: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

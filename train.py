@@ -184,14 +184,18 @@ class Trainer:
         )
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.prompt.load_state_dict(state["prompt"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
-        if len(state["cuda_rng"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
+        try:
+            self.prompt.load_state_dict(state["prompt"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+            if len(state["cuda_rng"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as e:
+            problem = " ".join(f"{type(e).__name__}: {e}".split())
+            raise AttemptError(f"{self.run.state}: expected the state of this run, found another ({problem})") from None
 
     def finish(self) -> None:
         """Score the best prompt, as it lies on the disk, and write result.json."""
@@ -321,6 +325,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AttemptError as e:
         print(f"train.py: error: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: --resume goes on from the last evaluation", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from attempt.errors import AttemptError
 
@@ -252,9 +252,25 @@ class Plan(Options):
     def read(cls, path: Path) -> "Plan":
         """The plan of an earlier run, from its config.json."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as e:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            hints = get_type_hints(cls)
+            if not isinstance(found, dict) or found.keys() != hints.keys():
+                raise ValueError("other options than this version of the program has")
+            for name, value in found.items():
+                cls._check_kind(name, value, hints[name])
+        except (OSError, ValueError, RecursionError) as e:
             raise AttemptError(f"{path}: expected the config.json of a run, found {e}") from None
+        return cls(**found)
+
+    @staticmethod
+    def _check_kind(name: str, value: object, hint: Any) -> None:
+        if get_origin(hint) is list:
+            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        else:
+            kinds = get_args(hint) or (hint,)  # int | None, or int
+            good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
+        if not good:
+            raise ValueError(f"{name}: {value!r}")
 
 
 # These may differ between a run and its continuation: they do not change what is computed.

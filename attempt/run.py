@@ -33,6 +33,8 @@ class Run:
 
     def check_empty(self) -> None:
         """A run begins in an empty folder, so that every checkpoint in it is its own."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise AttemptError(f"{self.folder}: expected a folder for the run, found a file; give another --out")
         if self.folder.is_dir() and any(self.folder.iterdir()):
             raise AttemptError(
                 f"{self.folder}: expected an empty or new folder for the run, found files; "

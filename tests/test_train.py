@@ -220,6 +220,63 @@ def test_resume_refuses_options_that_change_the_run(prompt_run: Path, capsys: py
     assert "--lr 0.1 (was 0.3)" in message and "--steps" not in message
 
 
+DAMAGES: dict[str, tuple[str, bytes]] = {
+    "no JSON": ("config.json", b"{"),
+    "a list": ("config.json", b"[]"),
+    "no options": ("config.json", b"{}"),
+    "no state": ("state.pt", b""),
+    "cut checkpoint": ("last.safetensors", b"\x10\0\0"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_run_is_told_on_resume(
+    kind: str, prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, content = DAMAGES[kind]
+    shutil.copytree(prompt_run, tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    assert name in error_of(capsys)
+
+
+@pytest.mark.parametrize(("name", "value"), [("task", 5), ("steps", "many"), ("lr", None), ("task_name", 1)])
+def test_an_option_of_another_kind_is_told_on_resume(
+    name: str, value: object, prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(prompt_run, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text()) | {name: value}
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    assert f"{name}: {value!r}" in error_of(capsys)
+
+
+def test_the_state_of_another_run_is_told(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(prompt_run, tmp_path / "run")
+    torch.save({"step": 3}, tmp_path / "run/state.pt")
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    assert "state.pt: expected the state of this run" in error_of(capsys)
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert train.main(["--task", "cola", "--method", "prompt", "--out", str(tmp_path / "file"), *common]) == 2
+    assert "found a file" in error_of(capsys) and (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_interruption_says_how_to_go_on(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: train.Trainer, batch: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Trainer, "train_step", interrupted)
+    assert train.main(["--task", "cola", "--method", "prompt", "--out", str(tmp_path / "run"), *common]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
 def test_a_half_written_line_of_metrics_is_passed_over(prompt_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(prompt_run, copy)
