@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attempt.errors import AttemptError
-from data.glue import Fetch, Row, read_mrpc, read_table
+from data.files import Fetch, Row
+from data.glue import read_glue, read_mrpc
 
 STYLES = ("digits", "words")
 GRID = tuple(f"{i / 5:.1f}" for i in range(26))
@@ -41,7 +42,7 @@ class Task:
     """How the paper's splits are cut: "small", "large" or "native" (data/splits.py)."""
     spelled: tuple[str, ...] = ("0", "1")
     """The labels as the task's files spell them, in the order of `labels`."""
-    read: Callable[[str, Fetch], dict[str, list[Row]]] = read_table
+    read: Callable[[str, Fetch], dict[str, list[Row]]] = read_glue
     """Reads the official files: (name, fetch) -> rows per official split."""
 
     def label_texts(self, style: str) -> list[str]:
