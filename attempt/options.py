@@ -70,6 +70,13 @@ class Options:
         type=positive,
         metavar="N",
     )
+    shots: int | None = flag(
+        "task",
+        "train on K examples of each label, the first of the permuted training set",
+        None,
+        type=positive,
+        metavar="K",
+    )
     eval_examples: int | None = flag(
         "task",
         "score at most N examples of a split, drawn with --data-seed (default: all)",
@@ -77,12 +84,24 @@ class Options:
         type=positive,
         metavar="N",
     )
-    data_seed: int = flag("task", "seed of --train-examples and --eval-examples", 42, type=natural, metavar="N")
+    data_seed: int = flag(
+        "task", "seed of --train-examples, --shots and --eval-examples", 42, type=natural, metavar="N"
+    )
+    splits: str = flag(
+        "task",
+        "paper: dev and test cut from the official sets (Asai et al.); official: train, and dev as test too",
+        "paper",
+        choices=["paper", "official"],
+    )
     max_source_length: int = flag(
         "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
     )
     max_target_length: int | None = flag(
-        "task", "tokens of an answer, EOS included (default: the longest label's)", None, type=positive, metavar="N"
+        "task",
+        "tokens of an answer, EOS included (default: the longest label's or training answer's)",
+        None,
+        type=positive,
+        metavar="N",
     )
     task_name: bool = flag(
         "task",
@@ -299,6 +318,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
     resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
     if "steps" in given and "epochs" in given:
         parser.error("expected --steps or --epochs, found both")
+    if "shots" in given and "train_examples" in given:
+        parser.error("expected --shots or --train-examples, found both")
     if resume is None:
         if "task" not in given:
             parser.error("expected --task TASK")
