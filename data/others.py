@@ -100,6 +100,6 @@ def yelp_rows(path: Path, member: str) -> Iterator[Row]:
             where = f"{place} line {reader.line_num}"
             if len(row) != 2:
                 raise AttemptError(f"{where}: expected 2 columns, found {len(row)}: get the file again")
-            yield Row((row[1].replace("\\n", " ").strip(),), row[0].strip(), where)
+            yield Row((row[1].replace("\\n", " ").replace("\n", " ").strip(),), row[0].strip(), where)
     except csv.Error as error:
         raise AttemptError(f"{place} line {reader.line_num}: expected CSV, found {error}: get it again") from None

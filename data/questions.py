@@ -109,6 +109,7 @@ def read_mrqa(name: str, fetch: Fetch) -> dict[str, list[Row]]:
 
 def mrqa_rows(path: Path) -> Iterator[Row]:
     """A header line, then a passage with its questions on each line."""
+    where = None
     for where, passage in json_lines(path):
         if "header" in passage:
             continue
@@ -116,6 +117,8 @@ def mrqa_rows(path: Path) -> Iterator[Row]:
         for place, question in records(passage, "qas", where):
             answers = _texts(item(question, "answers", list, place), place)
             yield _row(item(question, "question", str, place), context, answers, place)
+    if where is None:
+        raise AttemptError(f"{path}: expected passages with questions, found an empty file: get it again")
 
 
 def _texts(answers: list[Any], where: str) -> tuple[str, ...]:

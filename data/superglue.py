@@ -111,7 +111,7 @@ def find_span(text: str, span: str, index: int, where: str) -> tuple[int, int]:
     Some indices are off by a word: then the nearest word that begins with the span's text, whatever its case,
     is taken. Span texts have characters that mean something in a pattern, and line breaks for spaces.
     """
-    pattern = re.compile(r"\s+".join(re.escape(word) for word in span.split()), re.IGNORECASE)
+    pattern = re.compile(r"\s+".join(re.escape(word) for word in span.split()) + r"(?!\w)", re.IGNORECASE)
     words = [pattern.match(text, word.start()) for word in re.finditer(r"\S+", text)]
     fits = [(abs(i - index), *match.span()) for i, match in enumerate(words) if match and span]
     if not fits:
