@@ -24,7 +24,7 @@ from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
-from data.splits import official_splits, paper_splits, take, take_shots
+from data.splits import official_splits, paper_splits, take, take_questions, take_shots
 from data.tasks import Example, Task, get_task, load_official
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
@@ -82,11 +82,12 @@ def load_splits(
     loaded = {}
     for split in names:
         examples = splits[split]
-        limit = options.train_examples if split == "train" else options.eval_examples
-        if split == "train" and options.shots:
+        if split != "train" and options.eval_examples:
+            examples = take_questions(examples, options.eval_examples, options.data_seed)
+        elif split == "train" and options.shots:
             examples = take_shots(task, examples, options.shots, options.data_seed)
-        elif limit is not None:
-            examples = take(examples, limit, options.data_seed)
+        elif split == "train" and options.train_examples:
+            examples = take(examples, options.train_examples, options.data_seed)
         if not examples:
             raise AttemptError(f"--task {name}: expected some {split} examples, found none")
         tokens = TokenSet.build(

@@ -65,6 +65,17 @@ def take(examples: list[T], n: int, seed: int = PAPER_SEED) -> list[T]:
     return _pick(examples, permutation(len(examples), seed)[:n])
 
 
+def take_questions(examples: list[Example], n: int, seed: int = PAPER_SEED) -> list[Example]:
+    """At most n examples to score: like `take`, but without tearing a question with several answers apart."""
+    questions = _together(examples, lambda example: example.group)
+    taken: list[Example] = []
+    for i in permutation(len(questions), seed):
+        if len(taken) + len(questions[i]) > n:
+            break
+        taken += questions[i]
+    return taken
+
+
 def take_shots(task: Task, examples: list[Example], k: int, seed: int = PAPER_SEED) -> list[Example]:
     """k examples of each label: the first of the permuted ones, in that order."""
     if not task.labels:

@@ -154,6 +154,21 @@ def get_task(name: str) -> Task:
     raise AttemptError(f"unknown task {name!r}{meant}: expected one of {', '.join(TASKS)}")
 
 
+def describe_tasks() -> str:
+    """Every task on a line, by group: its name, metrics, split, fields and labels."""
+    lines = []
+    for group, names in GROUPS.items():
+        lines.append(group)
+        for task in (TASKS[name] for name in names):
+            labels = ", ".join(task.labels) or (
+                "free text" if task.free_text else f"{GRID[0]}, {GRID[1]} ... {GRID[-1]}"
+            )
+            lines.append(
+                f"  {task.name:14} {', '.join(task.metrics):18} {task.split:7} {', '.join(task.fields)} -> {labels}"
+            )
+    return "\n".join(lines)
+
+
 def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bool = True) -> dict[str, list[Example]]:
     """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched"; Yelp has
     "test" in its place; SciTail, PAWS and SNLI have "test" too).

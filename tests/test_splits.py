@@ -6,7 +6,7 @@ from glue_files import real_mirror
 
 from attempt.errors import AttemptError
 from data.download import Downloader
-from data.splits import official_splits, paper_splits, permutation, take, take_shots
+from data.splits import official_splits, paper_splits, permutation, take, take_questions, take_shots
 from data.tasks import TASKS, Example, load_official
 
 
@@ -148,6 +148,15 @@ def test_native_takes_the_official_dev_and_test_sets(name: str) -> None:
     official = {split: examples(n, split) for split, n in (("train", 9), ("dev", 4), ("test", 5))}
     assert paper_splits(TASKS[name], official) == official
     assert official_splits(TASKS[name], official) == {**official, "test": official["dev"]}
+
+
+def test_questions_to_score_are_whole() -> None:
+    dev = asked([(f"0/{question}", 3) for question in range(20)])
+    taken = take_questions(dev, 10, 42)
+    assert [len([e for e in taken if e.group == group]) for group in dict.fromkeys(e.group for e in taken)] == [3, 3, 3]
+    assert sorted(take_questions(dev, 99, 42), key=dev.index) == dev
+    alone = examples(50, "dev")
+    assert take_questions(alone, 10, 42) == take(alone, 10, 42)
 
 
 def test_shots_are_as_many_of_each_label() -> None:

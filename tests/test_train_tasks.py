@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from task_files import SUPER, Files, both, lines, passage, squad
 import eval
 import train
 from data.download import Downloader
+from data.tasks import GROUPS, TASKS
+from model.checkpoint import NAMES
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,16 @@ def test_a_set_too_small_to_cut_names_the_way_out(
     assert "nq: expected more than 1000 training examples" in capsys.readouterr().err
     assert train.main(["--task", "nq", *arguments, "--splits", "official", "--dry-run"]) == 0
     assert "nq: train 1, dev 1, test 1 examples" in capsys.readouterr().out
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, names in (("--list-tasks", TASKS), ("--list-models", NAMES)):
+        with pytest.raises(SystemExit) as stop:
+            train.main([flag])
+        assert stop.value.code == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in printed if line.strip() and line.split()[0] not in GROUPS] == list_of(names)
+
+
+def list_of(names: Iterable[str]) -> list[str]:
+    return [name for group in GROUPS.values() for name in group] if names is TASKS else [*names]
