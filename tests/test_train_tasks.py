@@ -77,6 +77,19 @@ def test_shots(root: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[
     assert "expected --shots or --train-examples, found both" in capsys.readouterr().err
 
 
+def test_free_text_has_no_labels_to_start_from(
+    root: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", "wsc", "squad", "--method", "prompt", "--init", "labels", "--splits", "official"]
+    assert (
+        train.main(
+            [*arguments, "--model", str(tiny_checkpoint), "--data-dir", str(root), "--device", "cpu", "--dry-run"]
+        )
+        == 2
+    )
+    assert "--init labels: squad has free-text answers" in capsys.readouterr().err
+
+
 def test_a_task_named_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--task", "squad", "wsc", "squad", "--method", "prompt"]) == 2
     assert "--task: expected each task once, found squad again" in capsys.readouterr().err
