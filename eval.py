@@ -24,7 +24,7 @@ from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
-from data.splits import paper_splits, take
+from data.splits import official_splits, paper_splits, take, take_questions, take_shots
 from data.tasks import Example, Task, get_task, load_official
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
@@ -63,6 +63,8 @@ class Split:
     name: str
     examples: list[Example]
     tokens: TokenSet
+    answer_length: int
+    """Tokens that an answer may have, EOS included."""
 
 
 def load_splits(
@@ -70,11 +72,22 @@ def load_splits(
 ) -> dict[str, Split]:
     """Some splits of a task, by name: train, dev, test. `number` says which of the prompts is the task's."""
     task = get_task(name)
-    splits = paper_splits(task, load_official(task, downloader.fetch, options.labels, options.task_name))
+    cut = paper_splits if options.splits == "paper" else official_splits
+    splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
+    # Free text has no longest label: its longest training answer is long enough.
+    texts = (
+        list({example.target for example in splits["train"]}) if task.free_text else task.label_texts(options.labels)
+    )
+    answer_length = options.max_target_length or 1 + max(map(len, tokenizer.encode_batch(texts)), default=0)
     loaded = {}
     for split in names:
-        limit = options.train_examples if split == "train" else options.eval_examples
-        examples = splits[split] if limit is None else take(splits[split], limit, options.data_seed)
+        examples = splits[split]
+        if split != "train" and options.eval_examples:
+            examples = take_questions(examples, options.eval_examples, options.data_seed)
+        elif split == "train" and options.shots:
+            examples = take_shots(task, examples, options.shots, options.data_seed)
+        elif split == "train" and options.train_examples:
+            examples = take(examples, options.train_examples, options.data_seed)
         if not examples:
             raise AttemptError(f"--task {name}: expected some {split} examples, found none")
         tokens = TokenSet.build(
@@ -85,7 +98,7 @@ def load_splits(
             number,
             tokenizer.eos,
         )
-        loaded[split] = Split(task, split, examples, tokens)
+        loaded[split] = Split(task, split, examples, tokens, answer_length)
     return loaded
 
 
@@ -125,11 +138,8 @@ def score_split(
     backbone: Backbone, prompt: SoftPrompt, split: Split, options: Options
 ) -> tuple[dict[str, Any], list[str]]:
     """The scores of a split, as metrics.jsonl and result.json hold them, and the answers themselves."""
-    labels = split.task.label_texts(options.labels)
-    longest = 1 + max(len(ids) for ids in backbone.tokenizer.encode_batch(labels))  # EOS included
-    length = options.max_target_length or longest
-    answers = answer(backbone, prompt, split.tokens, length, options.eval_batch_size)
-    metrics = score(split.task, answers, [example.target for example in split.examples], options.labels)
+    answers = answer(backbone, prompt, split.tokens, split.answer_length, options.eval_batch_size)
+    metrics = score(split.task, answers, split.examples, options.labels)
     invalid = metrics.pop("invalid")
     common = dict(Counter(answers).most_common(5))
     record = {"task": split.task.name, "split": split.name, "metrics": metrics, "invalid": invalid}
@@ -186,7 +196,8 @@ def evaluate(argv: Sequence[str] | None) -> None:
         print(describe(record))
         for i, (example, prediction) in enumerate(zip(split.examples, answers, strict=True)):
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
-            lines.append(json.dumps({**row, "prediction": prediction}, ensure_ascii=False) + "\n")
+            more = {"references": example.references} if example.references else {}
+            lines.append(json.dumps({**row, **more, "prediction": prediction}, ensure_ascii=False) + "\n")
     if given.predictions:
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")

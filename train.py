@@ -23,8 +23,9 @@ from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
-from data.tasks import Task, get_task
+from data.tasks import Task, describe_tasks, get_task
 from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
+from model.checkpoint import NAMES
 
 
 def new_optimizer(options: Plan, prompt: SoftPrompt) -> torch.optim.Optimizer:
@@ -267,7 +268,7 @@ def show_batch(trainer: Trainer) -> None:
 
 
 def start(argv: Sequence[str] | None) -> None:
-    options, dry_run = parse(argv)
+    options, dry_run = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
     tasks = distinct_tasks(options)
     run = Run(options.folder())
     resumed = isinstance(options, Plan)

@@ -78,6 +78,10 @@ def first_value(
     if init == "vocab":
         return initial.sampled_vocabulary(embedding, L, generator)
     if init == "labels":
+        if not labels:
+            raise AttemptError(
+                f"--init labels: {options.task[task]} has free-text answers, no labels: use --init vocab"
+            )
         return initial.class_labels(embedding, encode(labels), L, generator)
     if init.startswith("text:"):
         return initial.text(embedding, encode([init.removeprefix("text:")])[0], L)

@@ -70,6 +70,7 @@ class Options:
         type=positive,
         metavar="N",
     )
+    shots: int | None = flag("task", "train on K examples of each label", None, type=positive, metavar="K")
     eval_examples: int | None = flag(
         "task",
         "score at most N examples of a split, drawn with --data-seed (default: all)",
@@ -77,12 +78,24 @@ class Options:
         type=positive,
         metavar="N",
     )
-    data_seed: int = flag("task", "seed of --train-examples and --eval-examples", 42, type=natural, metavar="N")
+    data_seed: int = flag(
+        "task", "seed of --train-examples, --shots and --eval-examples", 42, type=natural, metavar="N"
+    )
+    splits: str = flag(
+        "task",
+        "paper: dev and test cut from the official sets (Asai et al.); official: train, and dev as test too",
+        "paper",
+        choices=["paper", "official"],
+    )
     max_source_length: int = flag(
         "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
     )
     max_target_length: int | None = flag(
-        "task", "tokens of an answer, EOS included (default: the longest label's)", None, type=positive, metavar="N"
+        "task",
+        "tokens of an answer, EOS included (default: the longest label's or training answer's)",
+        None,
+        type=positive,
+        metavar="N",
     )
     task_name: bool = flag(
         "task",
@@ -284,12 +297,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
-    """The command line -> the run's options, a Plan where an earlier run goes on, and whether it is a dry run."""
+def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> tuple[Options, bool]:
+    """The command line -> the run's options, a Plan where an earlier run goes on, and whether it is a dry run.
+
+    lists: for each key, `--list-KEY` prints the text and ends the program.
+    """
     parser = Parser(
         prog="train.py",
         description="Train soft prompts, and mixtures of them, for a frozen T5.",
         argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of `lists`
         allow_abbrev=False,
     )
     groups: dict[str, Callable[..., Any]] = {}
@@ -311,10 +328,14 @@ def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
         help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
     )
     groups["run"]("--dry-run", action="store_true", help="load everything, show one batch and stop")
+    for name, text in (lists or {}).items():
+        groups["run"](f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
     given = vars(parser.parse_args(argv))
     resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
     if "steps" in given and "epochs" in given:
         parser.error("expected --steps or --epochs, found both")
+    if "shots" in given and "train_examples" in given:
+        parser.error("expected --shots or --train-examples, found both")
     if resume is None:
         if "task" not in given:
             parser.error("expected --task TASK")

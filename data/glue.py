@@ -1,47 +1,9 @@
-"""Reads GLUE's nine data sets from the official files (Wang et al. 2019).
-
-GLUE's TSV is not CSV: quotes are ordinary characters, and CR or U+2028 inside a field is no line break. So
-lines are split at "\\n" alone and fields at tabs; a quoting parser loses rows of SST-2, QNLI, MRPC and QQP.
-"""
-
-import sys
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+"""GLUE's nine data sets: where the official files are and how they are laid out (Wang et al. 2019)."""
 
 from attempt.errors import AttemptError
-
-Fetch = Callable[[str, int | None, str | None], Path]
-"""(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
+from data.files import Fetch, Remote, Row, Table, cells, pick, positions, read_table, text_lines
 
 HOST = "https://dl.fbaipublicfiles.com"
-
-
-class Row(NamedTuple):
-    """One example as the file has it: its text fields, stripped, and its label as spelled there."""
-
-    fields: tuple[str, ...]
-    label: str
-    place: str  # file, member and line, for error messages
-
-
-class Remote(NamedTuple):
-    """A file on its official host."""
-
-    url: str
-    size: int
-    sha256: str
-
-
-class Table(NamedTuple):
-    """A zip of TSV files, one per split, and the columns that hold the fields and, last, the label."""
-
-    remote: Remote
-    members: dict[str, str]
-    columns: tuple[str, ...]
-    header: tuple[str, ...] | None = None  # for files that have no header line of their own
-    skip_short: bool = False  # rows with too few columns are counted and left out
 
 
 def _members(folder: str) -> dict[str, str]:
@@ -145,39 +107,21 @@ MRPC_DEV_IDS = Remote(
 )
 
 
-def read_table(name: str, fetch: Fetch) -> dict[str, list[Row]]:
-    """Every split of one of TABLES. Raises AttemptError at the first row that is not as expected."""
-    table = TABLES[name]
-    path = fetch(*table.remote)
-    splits = {}
-    for split, member in table.members.items():
-        place = f"{path}/{member}"
-        columns, lines = _lines(_read_member(path, member), place, table.header)
-        wanted = _positions(columns, table.columns, place)
-        rows, skipped = [], 0
-        for where, cells in lines:
-            if table.skip_short and len(cells) < len(columns):
-                skipped += 1
-                continue
-            *fields, label = _pick(cells, wanted, len(columns), where)
-            if label != "-":  # MNLI: the annotators did not agree on a label
-                rows.append(Row(tuple(fields), label, where))
-        if skipped:
-            print(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}", file=sys.stderr)
-        splits[split] = rows
-    return splits
+def read_glue(name: str, fetch: Fetch) -> dict[str, list[Row]]:
+    """Every labelled split of one of TABLES."""
+    return read_table(name, TABLES[name], fetch)
 
 
 def read_mrpc(name: str, fetch: Fetch) -> dict[str, list[Row]]:
     """MRPC: dev = the pairs whose ids GLUE lists, train = the rest of Microsoft's training file."""
     pairs_path, ids_path = fetch(*MRPC_PAIRS), fetch(*MRPC_DEV_IDS)
-    _, lines = _lines(ids_path.read_bytes(), str(ids_path), ("id1", "id2"))
-    listed = {_pick(cells, [0, 1], 2, where) for where, cells in lines}
-    columns, lines = _lines(pairs_path.read_bytes(), str(pairs_path), None)
-    wanted = _positions(columns, ("#1 ID", "#2 ID", "#1 String", "#2 String", "Quality"), str(pairs_path))
+    _, lines = cells(text_lines(ids_path), str(ids_path), ("id1", "id2"))
+    listed = {pick(line, [0, 1], 2, where) for where, line in lines}
+    columns, lines = cells(text_lines(pairs_path), str(pairs_path), None)
+    wanted = positions(columns, ("#1 ID", "#2 ID", "#1 String", "#2 String", "Quality"), str(pairs_path))
     splits: dict[str, list[Row]] = {"train": [], "dev": []}
-    for where, cells in lines:
-        id1, id2, first, second, label = _pick(cells, wanted, len(columns), where)
+    for where, line in lines:
+        id1, id2, first, second, label = pick(line, wanted, len(columns), where)
         splits["dev" if (id1, id2) in listed else "train"].append(Row((first, second), label, where))
     if len(splits["dev"]) != len(listed):
         raise AttemptError(
@@ -185,46 +129,3 @@ def read_mrpc(name: str, fetch: Fetch) -> dict[str, list[Row]]:
             f"{len(splits['dev'])}: get both files again"
         )
     return splits
-
-
-def _read_member(path: Path, member: str) -> bytes:
-    """One file of a zip, read without unpacking anything to the disk."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
-    except KeyError:
-        raise AttemptError(f"expected {member} in {path}, found none: get the zip again") from None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-        raise AttemptError(f"expected a zip with {member} at {path}, found {error}: get it again") from error
-
-
-def _lines(raw: bytes, place: str, header: tuple[str, ...] | None) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """(column names, [(place of the line, its cells)]); without `header` the first line has the names."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise AttemptError(f"{place} line {line}: expected UTF-8 text, found {error}: get it again") from error
-    lines = text.split("\n")
-    if lines[-1] == "":  # what follows the last line's "\n"; CoLA's dev file has none
-        lines.pop()
-    cells = [(f"{place} line {number}", line.split("\t")) for number, line in enumerate(lines, 1)]
-    if header is not None:
-        return list(header), cells
-    if not cells:
-        raise AttemptError(f"{place}: expected a header line, found an empty file: get it again")
-    return [name.strip() for name in cells[0][1]], cells[1:]
-
-
-def _positions(columns: list[str], names: tuple[str, ...], place: str) -> list[int]:
-    missing = [name for name in names if name not in columns]
-    if missing:
-        raise AttemptError(f"{place} line 1: expected the columns {names}, found {columns}: get it again")
-    return [columns.index(name) for name in names]
-
-
-def _pick(cells: list[str], wanted: list[int], count: int, where: str) -> tuple[str, ...]:
-    """The wanted cells, stripped: every sentence of SST-2 ends in a space."""
-    if len(cells) != count:
-        raise AttemptError(f"{where}: expected {count} columns, found {len(cells)}: get the file again")
-    return tuple(cells[i].strip() for i in wanted)

@@ -1,29 +1,37 @@
-"""Scores, in percent: GLUE's metrics over answers and references given as texts (numpy alone)."""
+"""Scores, in percent: the benchmarks' metrics over answers and references given as texts (numpy alone)."""
 
 import math
+import re
+import string
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attempt.errors import AttemptError
-from data.tasks import Task
+from data.tasks import Example, Task
 
 MIDDLE = 2.5  # what an STS-B answer that is no number counts as: the middle of the scale
 
 
-def score(task: Task, predictions: Sequence[str], references: Sequence[str], style: str = "digits") -> dict[str, float]:
+def score(
+    task: Task, predictions: Sequence[str], examples: Sequence[Example], style: str = "digits"
+) -> dict[str, float]:
     """Each metric of the task, and "invalid", the share of answers that are no label of it; all in percent.
 
     An answer that is no label is wrong: for F1 and Matthews it counts as the opposite of the reference, for
-    STS-B as 2.5. A correlation that is undefined, because all answers are alike, is reported as 0.
+    STS-B as 2.5. A correlation that is undefined, because all answers are alike, is reported as 0. Where answers
+    are free text, the invalid ones are the empty ones.
     """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+    if len(predictions) != len(examples):
+        raise ValueError(f"{len(predictions)} predictions for {len(examples)} references")
     if not predictions:
         raise AttemptError(f"{task.name}: expected at least 1 answer to score, found none")
     answers = [p.strip() for p in predictions]
-    gold = [r.strip() for r in references]
+    if task.free_text:
+        return _score_texts(answers, examples)
+    gold = [e.target.strip() for e in examples]
     if not task.labels:
         return _score_numbers(task, answers, gold)
     labels = task.label_texts(style)
@@ -31,6 +39,10 @@ def score(task: Task, predictions: Sequence[str], references: Sequence[str], sty
     for name in task.metrics:
         if name == "accuracy":
             result[name] = accuracy(answers, gold)
+        elif name == "macro_f1":
+            result[name] = macro_f1(answers, gold, labels)
+        elif name == "question_em":
+            result[name] = question_em(answers, gold, [e.group for e in examples])
         else:
             result[name] = {"f1": f1, "matthews": matthews}[name](*_binary(answers, gold, labels))
     result["invalid"] = 100 * sum(a not in labels for a in answers) / len(answers)
@@ -47,6 +59,41 @@ def f1(pred: ArrayLike, gold: ArrayLike) -> float:
     p, g = np.asarray(pred, bool), np.asarray(gold, bool)
     tp, wrong = int(np.sum(p & g)), int(np.sum(p != g))
     return 100 * 2 * tp / (2 * tp + wrong) if tp else 0.0
+
+
+def macro_f1(pred: Sequence[str], gold: Sequence[str], labels: Sequence[str]) -> float:
+    """The mean of the labels' F1; a label that is neither answered nor right counts as 0, as in scikit-learn."""
+    scores = [f1([p == label for p in pred], [g == label for g in gold]) for label in labels]
+    return sum(scores) / len(scores)
+
+
+def question_em(pred: Sequence[str], gold: Sequence[str], questions: Sequence[str]) -> float:
+    """MultiRC: the percentage of questions all of whose answers are judged rightly (Khashabi et al. 2018)."""
+    right: dict[str, bool] = defaultdict(lambda: True)
+    for p, g, question in zip(pred, gold, questions, strict=True):
+        right[question] &= p == g
+    return 100 * sum(right.values()) / len(right)
+
+
+def normalize(text: str) -> str:
+    """SQuAD v1.1: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def text_em(answer: str, references: Sequence[str]) -> float:
+    """1 where the normalised answer is one of the references, else 0."""
+    return float(normalize(answer) in map(normalize, references))
+
+
+def text_f1(answer: str, references: Sequence[str]) -> float:
+    """The largest F1 of the words that the answer shares with a reference: 2 shared / (all of both); 0 for none."""
+    return max(_word_f1(normalize(answer).split(), normalize(r).split()) for r in references)
+
+
+def _word_f1(answer: list[str], reference: list[str]) -> float:
+    shared = sum((Counter(answer) & Counter(reference)).values())
+    return 2 * shared / (len(answer) + len(reference)) if shared else 0.0
 
 
 def matthews(pred: ArrayLike, gold: ArrayLike) -> float:
@@ -103,6 +150,16 @@ def _score_numbers(task: Task, answers: list[str], gold: list[str]) -> dict[str,
         result[name] = 0.0 if math.isnan(r) else r
     result["invalid"] = 100 * numbers.count(None) / len(numbers)
     return result
+
+
+def _score_texts(answers: list[str], examples: Sequence[Example]) -> dict[str, float]:
+    references = [e.references or (e.target,) for e in examples]
+    pairs = list(zip(answers, references, strict=True))
+    return {
+        "f1": 100 * sum(text_f1(a, r) for a, r in pairs) / len(pairs),
+        "em": 100 * sum(text_em(a, r) for a, r in pairs) / len(pairs),
+        "invalid": 100 * answers.count("") / len(answers),
+    }
 
 
 def _number(text: str) -> float | None:

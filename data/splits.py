@@ -3,6 +3,7 @@
 GLUE's test labels are not public, so the papers cut dev or train in two, by one permutation with seed 42.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -24,29 +25,36 @@ def permutation(n: int, seed: int) -> list[int]:
 def paper_splits(task: Task, official: dict[str, list[Example]], seed: int = PAPER_SEED) -> dict[str, list[Example]]:
     """{"train", "dev", "test"} by the rule `task.split`, from what `load_official` returned.
 
-    small:  the official dev set permuted; the first floor(n/2) are dev, the rest test.
-    large:  the train set permuted; the first 1000 are dev, the rest train; test = the official dev set.
-    native: MNLI: dev = mismatched, test = matched.
+    small:  the official dev set permuted; the first floor(n/2) are dev, the rest test. MultiRC: passages, not rows.
+    large:  the train set permuted; the first 1000 are dev, the rest train; test = the official test set where it
+            has labels, else dev. ReCoRD: queries, not rows; in dev each has one row.
+    native: dev and test as they are; MNLI: dev = mismatched, test = matched.
     """
+    train = official["train"]
     if task.split == "native":
-        return {"train": official["train"], "dev": official["dev_mismatched"], "test": official["dev_matched"]}
-    train, dev = official["train"], official["dev"]
+        if "dev_matched" in official:
+            return {"train": train, "dev": official["dev_mismatched"], "test": official["dev_matched"]}
+        return {"train": train, "dev": official["dev"], "test": official["test"]}
     if task.split == "small":
-        order = permutation(len(dev), seed)
-        half = len(dev) // 2
-        return {"train": train, "dev": _pick(dev, order[:half]), "test": _pick(dev, order[half:])}
-    if len(train) <= LARGE_DEV:
+        passages = _together(official["dev"], lambda example: example.group.partition("/")[0])
+        half = len(passages) // 2
+        order = permutation(len(passages), seed)
+        return {"train": train, "dev": _flat(passages, order[:half]), "test": _flat(passages, order[half:])}
+    questions = _together(train, lambda example: example.group)
+    if len(questions) <= LARGE_DEV:
         raise AttemptError(
             f"{task.name}: expected more than {LARGE_DEV} training examples to cut dev from, found "
-            f"{len(train)}: use --splits official"
+            f"{len(questions)}: use --splits official"
         )
-    order = permutation(len(train), seed)
-    return {"train": _pick(train, order[LARGE_DEV:]), "dev": _pick(train, order[:LARGE_DEV]), "test": dev}
+    order = permutation(len(questions), seed)
+    dev = [questions[i][0] for i in order[:LARGE_DEV]]
+    test = official["test"] if "test" in official else official["dev"]
+    return {"train": _flat(questions, order[LARGE_DEV:]), "dev": dev, "test": test}
 
 
 def official_splits(task: Task, official: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """The official train and dev sets, dev serving as test too (MNLI: the matched one)."""
-    dev = official["dev_matched"] if task.split == "native" else official["dev"]
+    """The official train and dev sets, dev serving as test too (MNLI: the matched one; Yelp has test alone)."""
+    dev = next(official[name] for name in ("dev_matched", "dev", "test") if name in official)
     return {"train": official["train"], "dev": dev, "test": dev}
 
 
@@ -55,6 +63,50 @@ def take(examples: list[T], n: int, seed: int = PAPER_SEED) -> list[T]:
     if n < 1:
         raise AttemptError(f"--train-examples: expected at least 1, found {n}")
     return _pick(examples, permutation(len(examples), seed)[:n])
+
+
+def take_questions(examples: list[Example], n: int, seed: int = PAPER_SEED) -> list[Example]:
+    """At most n examples to score: like `take`, but without tearing a question with several answers apart."""
+    questions = _together(examples, lambda example: example.group)
+    taken: list[Example] = []
+    for i in permutation(len(questions), seed):
+        if len(taken) + len(questions[i]) > n:
+            break
+        taken += questions[i]
+    return taken
+
+
+def take_shots(task: Task, examples: list[Example], k: int, seed: int = PAPER_SEED) -> list[Example]:
+    """k examples of each label: the first of the permuted ones, in that order."""
+    if not task.labels:
+        raise AttemptError(
+            f"--shots: {task.name} has no set of labels to take {k} examples of each: use --train-examples"
+        )
+    left = dict.fromkeys(sorted({example.target for example in examples}), k)
+    taken = []
+    for example in _pick(examples, permutation(len(examples), seed)):
+        if left[example.target] > 0:
+            left[example.target] -= 1
+            taken.append(example)
+    short = {label: k - missing for label, missing in left.items() if missing}
+    if short or len(left) < len(task.labels):
+        found = ", ".join(f"{k - missing} of {label!r}" for label, missing in left.items())
+        raise AttemptError(
+            f"--shots: expected {k} training examples of {task.name}'s {len(task.labels)} labels, found {found}"
+        )
+    return taken
+
+
+def _together(examples: list[Example], key: Callable[[Example], str]) -> list[list[Example]]:
+    """Examples of the same key in one list, in order; those without a key ("") alone."""
+    groups: dict[str | int, list[Example]] = {}
+    for i, example in enumerate(examples):
+        groups.setdefault(key(example) or i, []).append(example)
+    return list(groups.values())
+
+
+def _flat(groups: list[list[Example]], order: list[int]) -> list[Example]:
+    return [example for i in order for example in groups[i]]
 
 
 def _pick(examples: list[T], order: list[int]) -> list[T]:

@@ -2,16 +2,22 @@
 
 A source text is the task's name and then every field after its own name, as T5 was pre-trained (Raffel et al.
 2020, appendix D); a target text is a digit, as in the ATTEMPT papers, or the label's word, as in T5's.
-To add a task, add an entry to TASKS; a new file format needs a function like those of data/glue.py.
+To add a task, add an entry to TASKS; a new file format needs a function like those of data/others.py.
 """
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from attempt.errors import AttemptError
-from data.glue import Fetch, Row, read_mrpc, read_table
+from data.files import Fetch, Row
+from data.glue import read_glue, read_mrpc
+from data.others import read_snli, read_tables, read_winogrande, read_yelp
+from data.questions import read_mrqa, read_squad
+from data.superglue import read_superglue
 
+Reader = Callable[[str, Fetch], dict[str, list[Row]]]
 STYLES = ("digits", "words")
 GRID = tuple(f"{i / 5:.1f}" for i in range(26))
 """STS-B's targets: "0.0", "0.2" ... "5.0" (Raffel et al. 2020, sec. 2.4)."""
@@ -23,6 +29,10 @@ class Example:
 
     source: str
     target: str
+    references: tuple[str, ...] = ()
+    """Free-text tasks: all right answers; () = the target alone."""
+    group: str = ""
+    """"PASSAGE/QUESTION" where several examples ask the same question (MultiRC, ReCoRD), else ""."""
 
 
 @dataclass(frozen=True)
@@ -34,31 +44,51 @@ class Task:
     fields: tuple[str, ...]
     """The names of the text fields, in the order of the source text."""
     labels: tuple[str, ...]
-    """The labels as words; the index is the label as a digit. () = a score from 0 to 5 (STS-B)."""
+    """The labels as words; the index is the label as a digit. () = a score from 0 to 5 (STS-B), or free text."""
     metrics: tuple[str, ...]
     """Names of functions of data/metrics.py; the first decides which checkpoint is the best."""
     split: str
     """How the paper's splits are cut: "small", "large" or "native" (data/splits.py)."""
     spelled: tuple[str, ...] = ("0", "1")
     """The labels as the task's files spell them, in the order of `labels`."""
-    read: Callable[[str, Fetch], dict[str, list[Row]]] = read_table
+    read: Reader = read_glue
     """Reads the official files: (name, fetch) -> rows per official split."""
+    free_text: bool = False
+    """The answer is any text, judged against all right ones."""
 
     def label_texts(self, style: str) -> list[str]:
-        """Every possible target text, in the order of the labels; style: "digits" or "words"."""
+        """Every possible target text, in the order of the labels; style: "digits" or "words"; free text: []."""
         if style not in STYLES:
             raise AttemptError(f"--labels: expected one of {', '.join(STYLES)}, found {style!r}")
         if not self.labels:
-            return list(GRID)
+            return [] if self.free_text else list(GRID)
         return list(self.labels) if style == "words" else [str(i) for i in range(len(self.labels))]
 
 
 NLI = ("entailment", "neutral", "contradiction")
 ENTAILS = ("entailment", "not_entailment")
 PAIR = ("sentence1", "sentence2")
+NLI_FIELDS = ("premise", "hypothesis")
+CB = ("entailment", "contradiction", "neutral")
+BOOL = ("False", "True")
+
+
+def _super(name: str, fields: tuple[str, ...], labels: tuple[str, ...], *metrics: str, **more: Any) -> Task:
+    """A SuperGLUE task with a closed set of labels."""
+    return Task(name, fields, labels, metrics or ("accuracy",), "small", read=read_superglue, **more)
+
+
+def _questions(name: str, read: Reader, fields: tuple[str, ...] = ("question", "context")) -> Task:
+    return Task(name, fields, (), ("f1", "em"), "large", read=read, free_text=True)
+
+
+def _winogrande(name: str, split: str) -> Task:
+    options = ("option0", "option1")
+    return Task(name, ("sentence", *options), options, ("accuracy",), split, ("1", "2"), read_winogrande)
+
 
 TASKS: dict[str, Task] = {
-    "mnli": Task("mnli", ("premise", "hypothesis"), NLI, ("accuracy",), "native", spelled=NLI),
+    "mnli": Task("mnli", NLI_FIELDS, NLI, ("accuracy",), "native", spelled=NLI),
     "qqp": Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"), "large"),
     "qnli": Task("qnli", ("question", "sentence"), ENTAILS, ("accuracy",), "large", spelled=ENTAILS),
     "sst2": Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), "large"),
@@ -67,7 +97,52 @@ TASKS: dict[str, Task] = {
     "rte": Task("rte", PAIR, ENTAILS, ("accuracy",), "small", spelled=ENTAILS),
     "cola": Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews",), "small"),
     "wnli": Task("wnli", PAIR, ("not_entailment", "entailment"), ("accuracy",), "small"),
+    "boolq": _super("boolq", ("question", "passage"), BOOL, spelled=BOOL),
+    "cb": _super("cb", NLI_FIELDS, CB, "macro_f1", "accuracy", spelled=CB),
+    "copa": _super("copa", ("premise", "choice1", "choice2", "question"), ("choice1", "choice2")),
+    "multirc": _super("multirc", ("question", "answer", "paragraph"), BOOL, "f1", "question_em"),
+    "super_rte": _super("super_rte", NLI_FIELDS, ENTAILS, spelled=ENTAILS),
+    "wic": _super("wic", (*PAIR, "word"), BOOL, spelled=BOOL),
+    "wsc": _super("wsc", ("text",), BOOL, spelled=BOOL),
+    "record": _questions("record", read_superglue, ("query", "entities", "passage")),
+    "squad": _questions("squad", read_squad),
+    "nq": _questions("nq", read_mrqa),
+    "hotpotqa": _questions("hotpotqa", read_mrqa),
+    "searchqa": _questions("searchqa", read_mrqa),
+    "newsqa": _questions("newsqa", read_mrqa),
+    "triviaqa": _questions("triviaqa", read_mrqa),
+    # training sets of 160, 640, 2,558, 10,234 and 40,398 examples: the first three are small ones
+    "winogrande": _winogrande("winogrande", "large"),
+    "winogrande_xs": _winogrande("winogrande_xs", "small"),
+    "winogrande_s": _winogrande("winogrande_s", "small"),
+    "winogrande_m": _winogrande("winogrande_m", "small"),
+    "winogrande_l": _winogrande("winogrande_l", "large"),
+    "scitail": Task(
+        "scitail", NLI_FIELDS, ("entails", "neutral"), ("accuracy",), "native", ("entails", "neutral"), read_tables
+    ),
+    "paws": Task("paws", PAIR, ("not_paraphrase", "paraphrase"), ("accuracy",), "native", read=read_tables),
+    "yelp": Task("yelp", ("sentence",), ("negative", "positive"), ("accuracy",), "large", ("1", "2"), read_yelp),
+    "snli": Task("snli", NLI_FIELDS, NLI, ("accuracy",), "large", NLI, read_snli),
 }
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "GLUE": ("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "cola", "wnli"),
+    "SuperGLUE": ("boolq", "cb", "copa", "multirc", "super_rte", "wic", "wsc", "record"),
+    "MRQA": ("nq", "hotpotqa", "searchqa", "newsqa", "triviaqa"),
+    "others": ("winogrande", "scitail", "paws", "yelp"),
+    "extra": ("squad", "snli", "winogrande_xs", "winogrande_s", "winogrande_m", "winogrande_l"),
+}
+"""Every task once, as the benchmarks and papers group them; a group's score is the mean of the first metrics."""
+
+SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")
+"""The tasks whose prompts ATTEMPT mixes (Asai et al. 2022, sec. 3.1)."""
+TARGETS = (
+    *("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "cola"),
+    *("boolq", "cb", "multirc", "wic", "wsc"),
+    *("nq", "hotpotqa", "searchqa", "newsqa"),
+    *("winogrande", "yelp", "scitail", "paws"),
+)
+"""The tasks it is judged on (Asai et al. 2022, sec. 3.1)."""
 
 
 def get_task(name: str) -> Task:
@@ -79,8 +154,24 @@ def get_task(name: str) -> Task:
     raise AttemptError(f"unknown task {name!r}{meant}: expected one of {', '.join(TASKS)}")
 
 
+def describe_tasks() -> str:
+    """Every task on a line, by group: its name, metrics, split, fields and labels."""
+    lines = []
+    for group, names in GROUPS.items():
+        lines.append(group)
+        for task in (TASKS[name] for name in names):
+            labels = ", ".join(task.labels) or (
+                "free text" if task.free_text else f"{GRID[0]}, {GRID[1]} ... {GRID[-1]}"
+            )
+            lines.append(
+                f"  {task.name:14} {', '.join(task.metrics):18} {task.split:7} {', '.join(task.fields)} -> {labels}"
+            )
+    return "\n".join(lines)
+
+
 def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bool = True) -> dict[str, list[Example]]:
-    """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched").
+    """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched"; Yelp has
+    "test" in its place; SciTail, PAWS and SNLI have "test" too).
 
     fetch: `Downloader.fetch`. style: target texts as "digits" or "words". task_name: begin with the name.
     Raises AttemptError naming file, member and line of a bad row.
@@ -88,7 +179,8 @@ def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bo
     texts = dict(zip(task.spelled, task.label_texts(style), strict=False))  # spelling in the file -> target
 
     def example(row: Row) -> Example:
-        return Example(source_text(task, row.fields, task_name), _target(task, row, texts))
+        source = source_text(task, row.fields, task_name)
+        return Example(source, _target(task, row, texts), row.references, row.group)
 
     return {split: [example(row) for row in rows] for split, rows in task.read(task.name, fetch).items()}
 
@@ -100,6 +192,8 @@ def source_text(task: Task, values: tuple[str, ...], task_name: bool = True) -> 
 
 
 def _target(task: Task, row: Row, texts: dict[str, str]) -> str:
+    if task.free_text:
+        return row.label
     if not task.labels:
         return _grid_text(row)
     if row.label not in texts:

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path).write()
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", COMPLETE)
 def test_row_counts_of_the_real_files(name: str) -> None:
     fetch = Downloader(data_dir=real_mirror()).fetch
     official = load_official(TASKS[name], fetch)
@@ -58,7 +58,7 @@ def test_real_texts_with_quotes_and_spaces() -> None:
     assert mnli.target == "neutral"
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ROWS)
 def test_rendered_texts(folder: Folder, name: str) -> None:
     official = load_official(TASKS[name], folder.fetch)
     train, dev = official["train"][0], next(rows for split, rows in official.items() if split != "train")[0]

@@ -1,0 +1,177 @@
+"""Reads lines, tables and JSON records from the archives of the official data sets, without unpacking them.
+
+Benchmarks' TSV is not CSV: quotes are ordinary characters, and CR or U+2028 inside a field is no line break. So
+lines are split at "\\n" alone and fields at tabs; a quoting parser loses rows of SST-2, QNLI, MRPC, QQP, SciTail.
+"""
+
+import gzip
+import json
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from attempt.errors import AttemptError
+
+Fetch = Callable[[str, int | None, str | None], Path]
+"""(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
+
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError)
+
+
+class Row(NamedTuple):
+    """One example as the file has it: its text fields, stripped, and its label as spelled there."""
+
+    fields: tuple[str, ...]
+    label: str  # free-text tasks: the answer to learn
+    place: str  # file, member and line, for error messages
+    references: tuple[str, ...] = ()  # free-text tasks: all answers that are right
+    group: str = ""  # "PASSAGE/QUESTION" where several rows ask the same question
+
+
+class Remote(NamedTuple):
+    """A file on its official host."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+class Table(NamedTuple):
+    """An archive of TSV files, one per split, and the columns that hold the fields and, last, the label."""
+
+    remote: Remote
+    members: dict[str, str]
+    columns: tuple[str, ...]
+    header: tuple[str, ...] | None = None  # for files that have no header line of their own
+    skip_short: bool = False  # rows with too few columns are counted and left out
+
+
+def read_table(name: str, table: Table, fetch: Fetch) -> dict[str, list[Row]]:
+    """Every split of a table. Raises AttemptError at the first row that is not as expected."""
+    path = fetch(*table.remote)
+    splits = {}
+    for split, member in table.members.items():
+        place = place_of(path, member)
+        columns, lines = cells(text_lines(path, member), place, table.header)
+        wanted = positions(columns, table.columns, place)
+        rows, skipped = [], 0
+        for where, line in lines:
+            if table.skip_short and len(line) < len(columns):
+                skipped += 1
+                continue
+            *fields, label = pick(line, wanted, len(columns), where)
+            if label != "-":  # MNLI: the annotators did not agree on a label
+                rows.append(Row(tuple(fields), label, where))
+        if skipped:
+            print(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}", file=sys.stderr)
+        splits[split] = rows
+    return splits
+
+
+def place_of(path: Path, member: str | None) -> str:
+    """How errors name a file, or a file in an archive."""
+    return f"{path}/{member}" if member else str(path)
+
+
+@contextmanager
+def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
+    """A file of a zip or tar, a gzipped file, or (member None) a plain one."""
+    if member is None:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield cast("IO[bytes]", file)
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            yield file
+    else:
+        with tarfile.open(path, "r:gz") as tar:
+            extracted = tar.extractfile(member)
+            if extracted is None:
+                raise KeyError(member)
+            with extracted as file:
+                yield file
+
+
+def text_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, str]]:
+    """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark."""
+    kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
+    number = 0
+    try:
+        with open_member(path, member) as file:
+            for number, raw in enumerate(file, 1):
+                where = f"{place_of(path, member)} line {number}"
+                yield where, raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
+    except KeyError:
+        raise AttemptError(f"expected {member} in {path}, found none: get the {kind} again") from None
+    except UnicodeDecodeError as error:
+        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: get it again") from error
+    except DAMAGED as error:
+        inside = f" with {member}" if member else ""
+        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: get it again") from error
+
+
+def cells(
+    lines: Iterator[tuple[str, str]], place: str, header: tuple[str, ...] | None
+) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
+    """(column names, (place of the line, its cells) …); without `header` the first line has the names."""
+    split = ((where, line.split("\t")) for where, line in lines)
+    if header is not None:
+        return list(header), split
+    first = next(split, None)
+    if first is None:
+        raise AttemptError(f"{place}: expected a header line, found an empty file: get it again")
+    return [name.strip() for name in first[1]], split
+
+
+def positions(columns: list[str], names: tuple[str, ...], place: str) -> list[int]:
+    """Where the named columns are."""
+    missing = [name for name in names if name not in columns]
+    if missing:
+        raise AttemptError(f"{place} line 1: expected the columns {names}, found {columns}: get it again")
+    return [columns.index(name) for name in names]
+
+
+def pick(line: list[str], wanted: list[int], count: int, where: str) -> tuple[str, ...]:
+    """The wanted cells, stripped: every sentence of SST-2 ends in a space."""
+    if len(line) != count:
+        raise AttemptError(f"{where}: expected {count} columns, found {len(line)}: get the file again")
+    return tuple(line[i].strip() for i in wanted)
+
+
+def json_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) of each line of a JSON-lines file; empty lines are left out."""
+    for where, line in text_lines(path, member):
+        if line.strip():
+            yield where, as_record(parse_json(line, where), where)
+
+
+def parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AttemptError(f"{where}: expected JSON, found {error}: get the file again") from None
+
+
+def as_record(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise AttemptError(f"{where}: expected a JSON object, found {value!r:.60}: get the file again")
+    return value
+
+
+def item(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
+    """record[key], if it is there and of that type; texts are stripped."""
+    value = record.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        found = f"{value!r:.60}" if key in record else f"the keys {', '.join(record)[:200]}"
+        raise AttemptError(f"{where}: expected a {kind.__name__} {key!r}, found {found}: get the file again")
+    return value.strip() if isinstance(value, str) else value
+
+
+def records(record: dict[str, Any], key: str, where: str) -> list[tuple[str, dict[str, Any]]]:
+    """(place, record) of each entry of the list record[key]."""
+    entries = [(f"{where} {key} {i}", entry) for i, entry in enumerate(item(record, key, list, where))]
+    return [(place, as_record(entry, place)) for place, entry in entries]
