@@ -129,7 +129,8 @@ def mixture_weights(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet) ->
     weights = []
     for batch in evaluation_batches(tokens, 256, backbone.machine, "weighing"):
         E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
-        weights.append(prompt.attention(E, batch.mask, prompt.sources, Q))
+        a = prompt.attention(E, batch.mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
+        weights.append(a.mean(2))
     a = torch.cat(weights)  # (examples,P)
     return a.mean(0).cpu(), entropy(a).item()
 

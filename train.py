@@ -159,7 +159,7 @@ class Trainer:
         report = {}
         for task in self.splits:
             weights, nats = mixture_weights(self.backbone, self.prompt, task["dev"].tokens)
-            names = [*self.config.sources, "target"]
+            names = [*self.config.sources, *(["target"] if self.prompt.use_target else [])]
             report[task["dev"].task.name] = {
                 "weights": dict(zip(names, weights.tolist(), strict=True)),
                 "entropy": nats,

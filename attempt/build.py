@@ -58,8 +58,29 @@ def new_prompt(
             "sources must be trained with the same model"
         )
     target = [first_value(options, i, embedding, encode, labels[i], sources, generator) for i in range(len(labels))]
-    attention = None if sources is None else PromptAttention(D).reset(generator)
-    return SoftPrompt(torch.stack(target), sources, attention)
+    attention = None if sources is None else new_attention(options, D, generator)
+    prompt = SoftPrompt(torch.stack(target), sources, attention, options.use_target)
+    if not prompt.parameter_groups():
+        raise AttemptError(
+            "expected something to train, found nothing to train: leave out --no-target, or let G be trained"
+        )
+    return prompt
+
+
+def new_attention(options: Plan, width: int, generator: torch.Generator) -> PromptAttention:
+    """G at its first values, with the parameters that the options leave it to train."""
+    attention = PromptAttention(
+        width,
+        options.bottleneck,
+        options.temperature,
+        options.pool_pads,
+        not options.freeze_norm,
+        options.attention,
+        options.learn_temperature,
+    ).reset(generator)
+    if options.fix_attention:
+        attention.requires_grad_(False)
+    return attention
 
 
 def first_value(

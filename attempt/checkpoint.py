@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attempt.attention import PromptAttention
+from attempt.attention import VARIANTS, PromptAttention
 from attempt.errors import AttemptError
 from attempt.files import write_whole
 from attempt.prompt import SoftPrompt
@@ -34,10 +34,13 @@ class PromptConfig:
     tasks: list[str]  # a target prompt for each, in this order
     sources: list[str]  # names of the source prompts, in their order in the mixture
     labels: str  # "digits" or "words": how answers are written
-    # G's settings; save_prompt fills them in
+    # the mixture's settings; save_prompt fills them in
     temperature: float | None = None
     pool_pads: bool = False
     train_norm: bool = True
+    variant: str = "sub"
+    learn_temperature: bool = False
+    use_target: bool = True
 
     def check(self) -> None:
         """Raises ValueError where a field is not of its kind: the file may be a stranger's."""
@@ -51,6 +54,9 @@ class PromptConfig:
             or (type(self.temperature) in (int, float) and 0 < self.temperature < math.inf),
             "pool_pads": isinstance(self.pool_pads, bool),
             "train_norm": isinstance(self.train_norm, bool),
+            "variant": self.variant in VARIANTS,
+            "learn_temperature": isinstance(self.learn_temperature, bool),
+            "use_target": isinstance(self.use_target, bool),
         }
         for name, good in kinds.items():
             if not good:
@@ -60,7 +66,7 @@ class PromptConfig:
 def save_prompt(path: Path, prompt: SoftPrompt, config: PromptConfig) -> None:
     """Write a checkpoint; the file appears only when it is whole."""
     if prompt.attention is not None:
-        config = dataclasses.replace(config, **prompt.attention.settings())
+        config = dataclasses.replace(config, **prompt.attention.settings(), use_target=prompt.use_target)
     metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(config))}
     write_whole(path, safetensors_bytes(prompt.state_dict(), metadata))
 
@@ -79,11 +85,17 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
             raise ValueError(f"target of shape {tuple(target.shape)} and {target.dtype}")
         attention = None
         if config.method == "attempt":
-            bottleneck = tensors["attention.down.weight"].size(0)
+            bottleneck = tensors["attention.down.weight"].size(0) if "attention.down.weight" in tensors else 1
             attention = PromptAttention(
-                target.size(2), bottleneck, config.temperature, config.pool_pads, config.train_norm
+                target.size(2),
+                bottleneck,
+                config.temperature,
+                config.pool_pads,
+                config.train_norm,
+                config.variant,
+                config.learn_temperature,
             )
-        prompt = SoftPrompt(target, tensors.get("sources"), attention)
+        prompt = SoftPrompt(target, tensors.get("sources"), attention, config.use_target)
         prompt.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, RecursionError) as e:
         problem = " ".join(f"{type(e).__name__}: {e}".split())

@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+from attempt.attention import VARIANTS
 from attempt.errors import AttemptError
 
 
@@ -34,6 +35,14 @@ def number(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
     return value
 
 
@@ -132,6 +141,28 @@ class Options:
         None,
         type=positive,
         metavar="L",
+    )
+
+    attention: str = flag(
+        "mixture",
+        "how G weighs the prompts: sub (Asai et al.), linear, dot, token (a weight per position), constant (no G)",
+        "sub",
+        choices=list(VARIANTS),
+    )
+    bottleneck: int = flag("mixture", "width of G's middle, R (100: Asai et al.)", 100, type=positive, metavar="R")
+    temperature: float | None = flag(
+        "mixture", "T of the softmax (default: D*e, Asai et al.'s 2087 at D = 768)", None, type=above_zero, metavar="T"
+    )
+    learn_temperature: bool = flag(
+        "mixture", "train the temperature: T = D*exp(clamp(tau, 0.005, 5))", False, action="store_true"
+    )
+    fix_attention: bool = flag("mixture", "keep G at its first values", False, action="store_true")
+    freeze_norm: bool = flag(
+        "mixture", "keep G's LayerNorm at 1/0, as the released program does", False, action="store_true"
+    )
+    pool_pads: bool = flag("mixture", "pool the padding too, as the released program does", False, action="store_true")
+    use_target: bool = flag(
+        "mixture", "mix the sources alone (an ablation)", True, action="store_false", option="--no-target"
     )
 
     steps: int | None = flag(

@@ -24,7 +24,13 @@ class SoftPrompt(nn.Module):
 
     sources: Tensor | None
 
-    def __init__(self, target: Tensor, sources: Tensor | None = None, attention: PromptAttention | None = None) -> None:
+    def __init__(
+        self,
+        target: Tensor,
+        sources: Tensor | None = None,
+        attention: PromptAttention | None = None,
+        use_target: bool = True,
+    ) -> None:
         super().__init__()
         if (sources is None) != (attention is None):
             raise ValueError("a mixture needs both sources and an attention network")
@@ -33,16 +39,16 @@ class SoftPrompt(nn.Module):
                 f"expected source prompts of shape {tuple(target.shape[1:])} (prompt length, model width) like the "
                 f"target's, found {tuple(sources.shape[1:])}; give sources of the same model and --prompt-length"
             )
-        self.target = nn.Parameter(target.detach().clone().float())
+        self.target = nn.Parameter(target.detach().clone().float(), requires_grad=use_target)
         self.attention = attention
+        self.use_target = use_target
         self.register_buffer("sources", None if sources is None else sources.detach().clone().float())
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters by the learning rate they follow: the prompts' and the attention network's."""
-        groups = {"prompt": [self.target]}
-        if self.attention is not None:
-            groups["attention"] = [p for p in self.attention.parameters() if p.requires_grad]
-        return groups
+        groups = {"prompt": [self.target], "attention": list(self.attention.parameters()) if self.attention else []}
+        trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in groups.items()}
+        return {name: parameters for name, parameters in trained.items() if parameters}
 
 
 def uniform(length: int, width: int, generator: torch.Generator) -> Tensor:

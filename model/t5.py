@@ -31,8 +31,13 @@ class PromptProvider(Protocol):
         """The frozen source prompts of a mixture, (P-1,L,D); None for plain prompt tuning."""
 
     @property
-    def attention(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-        """Maps (E, mask, sources, Q) to the mixture's weights (B,P); None for plain prompt tuning."""
+    def attention(self) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None:
+        """Maps (E, mask, sources, Q) to the mixture's weights, (B,P,1) or one per position, (B,P,L); None for
+        plain prompt tuning. Without Q the mixture is of the sources alone."""
+
+    @property
+    def use_target(self) -> bool:
+        """Whether Q takes part in a mixture: as a candidate, and added once more."""
 
 
 class RMSNorm(nn.Module):
@@ -207,8 +212,11 @@ class Encoder(nn.Module):
             P = Q
             if prompt.attention is not None and prompt.sources is not None:
                 # ATTEMPT:  P_instance = sum_j a_j P_j + Q,  the target Q itself being the last P_j
-                a = prompt.attention(E, mask, prompt.sources, Q)  # (B,P)
-                P = (a[:, :-1] @ prompt.sources.flatten(1)).view_as(Q) + a[:, -1, None, None] * Q + Q
+                a = prompt.attention(E, mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
+                a = a.expand(-1, -1, Q.size(1))  # (B,P,L)
+                P = torch.einsum("bjl,jld->bld", a[:, : len(prompt.sources)], prompt.sources)  # (B,L,D)
+                if prompt.use_target:
+                    P = P + a[:, -1, :, None] * Q + Q
             # Prompt tuning:  the encoder reads [P; E]
             E = torch.cat([P.type_as(E), E], dim=1)  # (B,L+S,D)
             mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)

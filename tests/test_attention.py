@@ -109,8 +109,8 @@ def test_weights_are_the_naive_ones(temperature: float | None, pool_pads: bool) 
     h = naive.hidden(naive.pooled(rows, pad.numpy() if pool_pads else None), *naive.g_arrays(G))
     expected = naive.weights(h, sources.numpy(), Q.numpy(), D * math.e if temperature is None else temperature)
     found = G(E, mask, sources, Q)
-    assert found.shape == (B, 3)
-    assert np.allclose(naive.float64(found), expected, rtol=0, atol=1e-12)
+    assert found.shape == (B, 3, 1)
+    assert np.allclose(naive.float64(found)[:, :, 0], expected, rtol=0, atol=1e-12)
 
 
 def test_default_temperature_is_width_times_e() -> None:
