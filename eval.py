@@ -17,8 +17,9 @@ from attempt.attention import entropy
 from attempt.checkpoint import load_prompt
 from attempt.errors import AttemptError
 from attempt.files import write_whole
+from attempt.flags import Parser, positive
 from attempt.machine import Machine, choose_machine
-from attempt.options import Options, Parser, Plan, positive
+from attempt.options import Options, Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate

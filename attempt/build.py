@@ -37,7 +37,7 @@ def missing_sources(model: str) -> str:
     """What to do about it: the commands that train them, and where the authors' own are."""
     text = (
         "--method attempt: expected source prompts to mix, found none under runs/. Train some first:\n"
-        + "".join(f"    python train.py --task {task} --method prompt --model {model}\n" for task in SOURCES[:4])
+        + "".join(f"    python train.py --task {task} --method prompt --model {model}\n" for task in SOURCES)
         + "and give this command again, or name prompt files or run folders by --source-prompts PATH ..."
     )
     if model in AUTHORS_PROMPTS:

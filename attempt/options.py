@@ -5,60 +5,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt.attention import VARIANTS
 from attempt.errors import AttemptError
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text!r}")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
-    return int(text)
-
-
-def number(text: str) -> float:
-    """A finite number from 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, found {text!r}")
-    return value
-
-
-def above_zero(text: str) -> float:
-    """A finite number above 0."""
-    value = number(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text!r}")
-    return value
-
-
-def share(text: str) -> float:
-    """A number from 0 up to, but not including, 1."""
-    value = number(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to less than 1, found {text!r}")
-    return value
-
-
-def flag(group: str, text: str, default: Any = MISSING, **argparse_settings: Any) -> Any:
-    metadata = {"group": group, "help": text, **argparse_settings}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from attempt.flags import Parser, above_zero, flag, natural, number, positive, share
 
 
 @dataclass(frozen=True)
@@ -319,13 +272,6 @@ class Plan(Options):
 
 # These may differ between a run and its continuation: they do not change what is computed.
 MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with errors on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> tuple[Options, bool]:
