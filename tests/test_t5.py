@@ -135,7 +135,9 @@ def test_mixture_enters_as_the_weighted_sum_plus_target(pair: Pair) -> None:
     targets = random_prompt(ours, tasks=2).target.detach()
     sources = torch.randn(3, 5, ours.config.d_model, generator=torch.Generator().manual_seed(3))
     weights = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.0, 0.1, 0.2]])
-    prompt = SimpleNamespace(target=targets, sources=sources, attention=lambda E, mask, sources, Q: weights)
+    prompt = SimpleNamespace(
+        target=targets, sources=sources, attention=lambda E, mask, sources, Q: weights[:, :, None], use_target=True
+    )
     by_hand = torch.stack(
         [
             sum((a * P for a, P in zip(row, [*sources, targets[task]], strict=True)), targets[task])
