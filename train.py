@@ -80,6 +80,9 @@ class Trainer:
         bar = tqdm(total=options.steps, initial=self.step, unit="step", disable=not sys.stderr.isatty())
         self.t5.train()
         for batch in training_batches(self.tokens, options, self.step):
+            if options.patience and self.step - self.best_step >= options.patience * options.eval_every:
+                bar.write(f"step {self.step}: no better score in {options.patience} evaluations, stopped early")
+                break
             self.train_step(batch.to(self.machine.device))
             bar.update()
             if self.step % options.log_every == 0:
@@ -208,7 +211,7 @@ class Trainer:
             "model": self.options.model,
             "scores": scores,
             "best_step": self.best_step,
-            "steps": self.options.steps,
+            "steps": self.step,
             "trainable_parameters": count(self.prompt),
             "seconds": round(self.seconds, 1),
             "seed": self.options.seed,

@@ -183,6 +183,13 @@ class Options:
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
     )
+    patience: int | None = flag(
+        "run",
+        "stop after N evaluations without a better score (default: run all steps)",
+        None,
+        type=positive,
+        metavar="N",
+    )
     eval_batch_size: int = flag("run", "examples answered at once", 64, type=positive, metavar="N")
     log_every: int = flag("run", "steps from one line of progress to the next", 50, type=positive, metavar="N")
     device: str = flag("run", "auto, cpu, cuda, cuda:1, mps", "auto")

@@ -266,6 +266,18 @@ def test_a_file_in_the_place_of_the_folder_is_told(
     assert "found a file" in error_of(capsys) and (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_run_without_progress_stops_early_and_stays_stopped(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "cola", "--method", "prompt", "--lr", "0", "--weight-decay", "0", "--eval-every", "2"]
+    assert train.main([*flags, "--steps", "40", "--patience", "3", "--out", str(tmp_path / "run"), *common]) == 0
+    assert "stopped early" in capsys.readouterr().out
+    assert [record["step"] for record in metrics_of(tmp_path / "run")] == [2, 4, 6, 8]
+    assert result_of(tmp_path / "run")["steps"] == 8 and result_of(tmp_path / "run")["best_step"] == 2
+    assert train.main(["--resume", str(tmp_path / "run")]) == 0
+    assert result_of(tmp_path / "run")["steps"] == 8
+
+
 def test_an_interruption_says_how_to_go_on(
     common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
