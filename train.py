@@ -251,7 +251,7 @@ def summarize(trainer: Trainer) -> None:
     ]
     lines.append(f"trainable  {count(trainer.prompt):,} parameters: {', '.join(groups)}")
     epochs = options.steps * options.batch_size / len(tokens)
-    lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.1f} epochs)")
+    lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
     lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
     lines.append(f"           evaluation every {options.eval_every} steps")
     lines.append(f"device     {trainer.machine}")
