@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attempt.attention import entropy
-from attempt.checkpoint import load_prompt
+from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
 from attempt.errors import AttemptError
 from attempt.files import write_whole
 from attempt.flags import Parser, positive
@@ -34,7 +34,7 @@ from model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Backbone:
-    """The frozen T5, its tokenizer, and where they run."""
+    """The T5, its tokenizer, and where they run."""
 
     t5: T5
     tokenizer: Tokenizer
@@ -96,7 +96,7 @@ def load_splits(
             tokenizer.encode_batch,
             options.max_source_length,
             options.max_target_length,
-            number,
+            0 if options.shared_prompt else number,
             tokenizer.eos,
         )
         loaded[split] = Split(task, split, examples, tokens, answer_length)
@@ -110,7 +110,7 @@ def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what
     return tqdm(batches, what, len(index), unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
-def answer(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet, length: int, batch_size: int) -> list[str]:
+def answer(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet, length: int, batch_size: int) -> list[str]:
     """The greedy answer to each example, at most `length` tokens long."""
     backbone.t5.eval()
     answers = [""] * len(tokens)
@@ -123,10 +123,10 @@ def answer(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet, length: int
 
 
 @torch.inference_mode()
-def mixture_weights(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet) -> tuple[Tensor, float]:
+def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, float]:
     """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
-    if prompt.attention is None or prompt.sources is None:
-        raise ValueError("plain prompt tuning has no mixture")
+    if prompt is None or prompt.attention is None or prompt.sources is None:
+        raise ValueError("only ATTEMPT has a mixture")
     weights = []
     for batch in evaluation_batches(tokens, 256, backbone.machine, "weighing"):
         E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
@@ -137,7 +137,7 @@ def mixture_weights(backbone: Backbone, prompt: SoftPrompt, tokens: TokenSet) ->
 
 
 def score_split(
-    backbone: Backbone, prompt: SoftPrompt, split: Split, options: Options
+    backbone: Backbone, prompt: SoftPrompt | None, split: Split, options: Options
 ) -> tuple[dict[str, Any], list[str]]:
     """The scores of a split, as metrics.jsonl and result.json hold them, and the answers themselves."""
     answers = answer(backbone, prompt, split.tokens, split.answer_length, options.eval_batch_size)
@@ -159,42 +159,36 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def evaluate(argv: Sequence[str] | None) -> None:
-    parser = Parser(prog="eval.py", description="Score the prompts of a run, and write its answers.")
-    add = parser.add_argument
-    add("--run", required=True, type=Path, metavar="DIR", help="folder that train.py wrote")
-    add("--task", nargs="+", metavar="TASK", help="tasks to score (default: the run's)")
-    add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
-    add("--checkpoint", default="best", choices=["best", "last"], help="default: %(default)s")
-    add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
-    add("--model", metavar="NAME", help="the frozen T5, if it has moved since (default: the run's)")
-    add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
-    add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
-    add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
+    parser = new_parser()
     given = parser.parse_args(argv)
-
+    if given.save_checkpoint and not (given.add_sources or given.remove_sources):
+        parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     run = Run(given.run)
     names = ("model", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     options = dataclasses.replace(Plan.read(run.config), **changes)
-    prompt, config = load_prompt(run.best if given.checkpoint == "best" else run.last)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
-    if prompt.target.size(2) != backbone.t5.config.d_model:
-        raise AttemptError(
-            f"{run.folder}: expected a model of width {prompt.target.size(2)}, found {backbone.t5.config.d_model} in "
-            f"{options.model}; give the run's own by --model"
-        )
-    prompt.to(backbone.machine.device)
+    path = run.best if given.checkpoint == "best" else run.last
+    if given.add_sources or given.remove_sources:
+        changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
+        print(f"sources {', '.join(config.sources)}")
+        if given.save_checkpoint:
+            save_prompt(given.save_checkpoint, changed, config)
+        trained: Trained = changed
+    else:
+        trained, _ = load_trained(path, options.method, backbone.t5)
+    if trained.prompt is not None:
+        check_width(trained.prompt, backbone.t5, run.folder, options.model)
+        trained.prompt.to(backbone.machine.device)
 
     lines: list[str] = []
-    for name in given.task or config.tasks:
-        if name not in config.tasks and len(config.tasks) > 1:
-            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(config.tasks)}")
-        number = config.tasks.index(name) if name in config.tasks else 0  # one prompt can be tried on any task
+    for name in given.task or options.task:
+        if name not in options.task and len(options.task) > 1:
+            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}")
+        number = options.task.index(name) if name in options.task else 0  # one prompt can be tried on any task
         split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
-        record, answers = score_split(backbone, prompt, split, options)
+        record, answers = score_split(backbone, trained.prompt, split, options)
         print(describe(record))
         for i, (example, prediction) in enumerate(zip(split.examples, answers, strict=True)):
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
@@ -203,6 +197,34 @@ def evaluate(argv: Sequence[str] | None) -> None:
     if given.predictions:
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
+
+
+def new_parser() -> Parser:
+    parser = Parser(prog="eval.py", description="Score what a run has trained, and write its answers.")
+    add = parser.add_argument
+    add("--run", required=True, type=Path, metavar="DIR", help="folder that train.py wrote")
+    add("--task", nargs="+", metavar="TASK", help="tasks to score (default: the run's)")
+    add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
+    add("--checkpoint", default="best", choices=["best", "last"], help="default: %(default)s")
+    add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
+    add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
+    add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
+    add("--save-checkpoint", type=Path, metavar="FILE", help="write the mixture with its changed sources")
+    add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
+    add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
+    add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
+    add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
+    return parser
+
+
+def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
+    if prompt.target.size(2) != t5.config.d_model:
+        raise AttemptError(
+            f"{folder}: expected a model of width {prompt.target.size(2)}, found {t5.config.d_model} in {model}; "
+            "give the run's own by --model"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

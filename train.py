@@ -1,42 +1,32 @@
 """Train soft prompts, and mixtures of them, for a frozen T5: python train.py --task mnli --method attempt"""
 
 import dataclasses
-import math
 import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from attempt.build import find_sources, new_prompt
-from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
+from attempt.baselines import METHODS, TunedWeights
+from attempt.build import find_sources, given_length, new_prompt
+from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
+from attempt.command import parse
 from attempt.errors import AttemptError
-from attempt.optimizer import Adafactor, learning_rate_factor
-from attempt.options import Options, Plan, parse
-from attempt.prompt import SoftPrompt
+from attempt.options import Options, Plan
 from attempt.run import Run
+from attempt.series import train_series
+from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.tasks import Task, describe_tasks, get_task
 from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
-
-
-def new_optimizer(options: Plan, prompt: SoftPrompt) -> torch.optim.Optimizer:
-    rates = {"prompt": options.lr, "attention": options.attention_lr}
-    groups = [
-        {"params": parameters, "name": name, "lr": rates[name], "peak_lr": rates[name]}
-        for name, parameters in prompt.parameter_groups().items()
-    ]
-    if options.optimizer == "adafactor":
-        return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay)
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
 
 
 def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Batch]:
@@ -52,204 +42,147 @@ def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Ba
         epoch += 1
 
 
-class Trainer:
-    """The training loop: steps, evaluations, and the state between them."""
+@dataclass
+class Job:
+    """A run with all that it needs."""
 
-    def __init__(
-        self,
-        options: Plan,
-        backbone: Backbone,
-        prompt: SoftPrompt,
-        config: PromptConfig,
-        splits: list[dict[str, Split]],
-    ) -> None:
-        self.options, self.backbone, self.t5, self.machine = options, backbone, backbone.t5, backbone.machine
-        self.prompt, self.config, self.splits = prompt.to(backbone.machine.device), config, splits
-        self.run = Run(options.folder())
-        self.optimizer = new_optimizer(options, prompt)
-        self.scaler = backbone.machine.scaler()
-        self.tokens = TokenSet.join([task["train"].tokens for task in splits])
-        self.losses: list[Tensor] = []
-        self.step, self.seconds = 0, 0.0
-        self.best, self.best_step = -math.inf, 0
-        self.best_scores: list[dict[str, Any]] = []
+    options: Plan
+    backbone: Backbone
+    splits: list[dict[str, Split]]
+    """For each task its train, dev and test set."""
+    tokens: TokenSet
+    """The training sets of all tasks."""
+    trainer: Trainer
+    config: PromptConfig
+    run: Run
 
     def train(self) -> None:
         """Run all steps that are left."""
-        options, started = self.options, time.monotonic() - self.seconds
-        bar = tqdm(total=options.steps, initial=self.step, unit="step", disable=not sys.stderr.isatty())
-        self.t5.train()
-        for batch in training_batches(self.tokens, options, self.step):
-            if options.patience and self.step - self.best_step >= options.patience * options.eval_every:
-                bar.write(f"step {self.step}: no better score in {options.patience} evaluations, stopped early")
+        options, trainer = self.options, self.trainer
+        started = time.monotonic() - trainer.seconds
+        bar = tqdm(total=options.steps, initial=trainer.step, unit="step", disable=not sys.stderr.isatty())
+        trainer.t5.train()
+        for batch in training_batches(self.tokens, options, trainer.step):
+            if options.patience and trainer.step - trainer.best_step >= options.patience * options.eval_every:
+                bar.write(f"step {trainer.step}: no better score in {options.patience} evaluations, stopped early")
                 break
-            self.train_step(batch.to(self.machine.device))
+            trainer.train_step(batch.to(trainer.machine.device))
             bar.update()
-            if self.step % options.log_every == 0:
+            if trainer.step % options.log_every == 0:
                 self.log_progress(bar)
-            if self.step % options.eval_every == 0 or self.step == options.steps:
-                self.seconds = time.monotonic() - started
+            if trainer.step % options.eval_every == 0 or trainer.step == options.steps:
+                trainer.seconds = time.monotonic() - started
                 self.evaluate(bar)
-                self.t5.train()
+                trainer.t5.train()
         bar.close()
 
-    def train_step(self, batch: Batch) -> None:
-        options = self.options
-        factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        loss = self.loss(batch)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if options.clip:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.prompt.parameters(), options.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
-        self.losses.append(loss.detach())  # read later: .item() here would make the GPU wait at every step
-        self.step += 1
-
-    def loss(self, batch: Batch) -> Tensor:
-        with self.machine.autocast():
-            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.prompt, batch.tasks)
-
-    def mean_loss(self, last: int | None = None) -> float:
-        """Mean of the last losses, in nats per target token. Raises AttemptError if one is not finite."""
-        losses = torch.stack(self.losses[-last:] if last else self.losses)
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            step = self.step - len(losses) + 1 + int(bad[0])
-            raise AttemptError(
-                f"step {step}: expected a finite loss, found {losses[bad[0]].item()}; try a smaller --lr or "
-                f"--precision fp32; the prompts up to the last evaluation are in {self.run.folder}"
-            )
-        return losses.mean().item()
-
     def log_progress(self, bar: "tqdm[NoReturn]") -> None:
-        loss, lr = self.mean_loss(self.options.log_every), self.optimizer.param_groups[0]["lr"]
-        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{lr:.3g}")
+        trainer, steps = self.trainer, self.options.steps
+        loss = trainer.mean_loss(self.options.log_every)
+        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{trainer.lr:.3g}")
         if bar.disable:
-            print(f"step {self.step}/{self.options.steps}: loss {loss:.4f} nats/token, lr {lr:.3g}", flush=True)
+            print(f"step {trainer.step}/{steps}: loss {loss:.4f} nats/token, lr {trainer.lr:.3g}", flush=True)
 
     def evaluate(self, bar: "tqdm[NoReturn]") -> None:
-        """Score dev, keep the best prompt, save what is needed to go on."""
-        loss, lr = self.mean_loss(), self.optimizer.param_groups[0]["lr"]
-        self.losses.clear()
+        """Score dev, keep the best checkpoint, save what is needed to go on."""
+        trainer, loss = self.trainer, self.trainer.mean_loss()
+        trainer.losses.clear()
         scores = self.score("dev")
-        # with several tasks, the best prompts are those with the best mean of the tasks' first metrics
-        selected = sum(next(iter(score["metrics"].values())) for score in scores) / len(scores)
-        record = {"step": self.step, "loss": loss, "lr": lr, "scores": scores, "best": selected > self.best}
-        record["seconds"] = round(self.seconds, 1)
-        if self.prompt.attention is not None:
+        selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
+        record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
+        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1)}
+        if self.config.method == "attempt":
             record["mixture"] = self.mixture()
         if record["best"]:
-            self.best, self.best_step, self.best_scores = selected, self.step, scores
-            save_prompt(self.run.best, self.prompt, self.config)
+            trainer.best, trainer.best_step, trainer.best_scores = selected, trainer.step, scores
+            save_trained(self.run.best, trainer.trained, self.config)
         self.run.append_metrics(record)
         self.save()
         for score in scores:
-            bar.write(f"step {self.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
+            bar.write(f"step {trainer.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
         for name, mixture in record.get("mixture", {}).items():
             weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
             bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
         sys.stdout.flush()
 
     def score(self, split: str) -> list[dict[str, Any]]:
-        return [score_split(self.backbone, self.prompt, task[split], self.options)[0] for task in self.splits]
+        prompt = self.trainer.trained.prompt
+        return [score_split(self.backbone, prompt, task[split], self.options)[0] for task in self.splits]
 
     def mixture(self) -> dict[str, dict[str, Any]]:
         """For each task the mean weight of every prompt on dev, and the mean entropy in nats."""
         report = {}
+        names = [*self.config.sources, *(["target"] if self.options.use_target else [])]
         for task in self.splits:
-            weights, nats = mixture_weights(self.backbone, self.prompt, task["dev"].tokens)
-            names = [*self.config.sources, *(["target"] if self.prompt.use_target else [])]
-            report[task["dev"].task.name] = {
-                "weights": dict(zip(names, weights.tolist(), strict=True)),
-                "entropy": nats,
-            }
+            weights, nats = mixture_weights(self.backbone, self.trainer.trained.prompt, task["dev"].tokens)
+            shares = dict(zip(names, weights.tolist(), strict=True))
+            report[task["dev"].task.name] = {"weights": shares, "entropy": nats}
         return report
 
     def save(self) -> None:
-        """What is needed to go on: the last prompt and the state around it."""
-        save_prompt(self.run.last, self.prompt, self.config)
-        self.run.save_state(
-            {
-                "step": self.step,
-                "prompt": self.prompt.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all(),
-                "best": self.best,
-                "best_step": self.best_step,
-                "best_scores": self.best_scores,
-                "seconds": self.seconds,
-            }
-        )
-
-    def restore(self, state: dict[str, Any]) -> None:
-        try:
-            self.prompt.load_state_dict(state["prompt"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            torch.set_rng_state(state["rng"])
-            if len(state["cuda_rng"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
-        except (KeyError, ValueError, RuntimeError, TypeError) as e:
-            problem = " ".join(f"{type(e).__name__}: {e}".split())
-            raise AttemptError(f"{self.run.state}: expected the state of this run, found another ({problem})") from None
+        """What is needed to go on: what was trained so far, and the state around it."""
+        save_trained(self.run.last, self.trainer.trained, self.config)
+        self.run.save_state(self.trainer.state())
 
     def finish(self) -> None:
-        """Score the best prompt, as it lies on the disk, and write result.json."""
-        self.prompt.load_state_dict(load_prompt(self.run.best)[0].state_dict())
-        scores = self.best_scores + self.score("test")
-        result = {
-            "task": self.options.task,
-            "method": self.options.method,
-            "model": self.options.model,
+        """Score the best checkpoint, as it lies on the disk, and write result.json."""
+        trainer, options = self.trainer, self.options
+        reload_trained(self.run.best, trainer.trained)
+        scores = trainer.best_scores + self.score("test")
+        result: dict[str, Any] = {
+            "task": options.task,
+            "method": options.method,
+            "model": options.model,
             "scores": scores,
-            "best_step": self.best_step,
-            "steps": self.step,
-            "trainable_parameters": count(self.prompt),
-            "seconds": round(self.seconds, 1),
-            "seed": self.options.seed,
-            "device": str(self.machine),
+            "mean": {split: first_metrics([s for s in scores if s["split"] == split]) for split in ("dev", "test")},
+            "best_step": trainer.best_step,
+            "steps": trainer.step,
+            "trainable_parameters": count(trainer.trained),
+            "seconds": round(trainer.seconds, 1),
+            "seed": options.seed,
+            "device": str(trainer.machine),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
         for score in scores:
-            print(f"best prompt (step {self.best_step}): {describe(score)}")
-        print(f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.iterdir()))}")
+            print(f"best (step {trainer.best_step}): {describe(score)}")
+        if len(options.task) > 1:
+            dev, test = result["mean"].values()
+            print(f"best (step {trainer.best_step}): mean of the tasks' first metrics: dev {dev:.2f}, test {test:.2f}")
+        print(f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.iterdir()))}", flush=True)
 
 
-def count(prompt: SoftPrompt) -> int:
-    return sum(p.numel() for group in prompt.parameter_groups().values() for p in group)
+def first_metrics(scores: list[dict[str, Any]]) -> float:
+    """The mean of the tasks' first metrics: the score of a group of tasks, and what decides which step is the best."""
+    firsts: list[float] = [next(iter(score["metrics"].values())) for score in scores]
+    return sum(firsts) / len(firsts)
 
 
-def summarize(trainer: Trainer) -> None:
+def summarize(job: Job) -> None:
     """What is about to happen."""
-    options, config, tokens = trainer.options, trainer.t5.config, trainer.tokens
+    options, trainer, tokens = job.options, job.trainer, job.tokens
     lines = []
-    for task in trainer.splits:
+    for task in job.splits:
         sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
         lines.append(f"task       {task['train'].task.name}: {sizes} examples")
     if tokens.cut_sources:
         lines.append(f"           {tokens.cut_sources:,} training texts are cut to {options.max_source_length} tokens")
     if tokens.cut_targets:
         lines.append(f"           {tokens.cut_targets:,} answers are cut to {options.max_target_length} tokens")
-    length = f"prompt of {options.prompt_length} x {config.d_model}"
-    lines.append(f"method     {options.method}, {length}, first value {options.init}")
-    if trainer.config.sources:
-        lines.append(f"sources    {', '.join(trainer.config.sources)}")
-    frozen = sum(p.numel() for p in trainer.t5.parameters())
+    if options.method in METHODS:
+        lines.append(f"method     {options.method}")
+    else:
+        length = f"prompt of {options.prompt_length} x {trainer.t5.config.d_model}"
+        lines.append(f"method     {options.method}, {length}, first value {options.init}")
+    if job.config.sources:
+        lines.append(f"sources    {', '.join(job.config.sources)}")
+    frozen = sum(p.numel() for p in trainer.t5.parameters() if not p.requires_grad)
     lines.append(f"model      {options.model}, {frozen:,} frozen parameters")
     groups = [
         f"{group['name']} {sum(p.numel() for p in group['params']):,} (lr {group['peak_lr']:g})"
         for group in trainer.optimizer.param_groups
     ]
-    lines.append(f"trainable  {count(trainer.prompt):,} parameters: {', '.join(groups)}")
+    lines.append(f"trainable  {count(trainer.trained):,} parameters: {', '.join(groups)}")
     epochs = options.steps * options.batch_size / len(tokens)
     lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
     lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
@@ -258,62 +191,74 @@ def summarize(trainer: Trainer) -> None:
     print("\n".join(lines), flush=True)
 
 
-def show_batch(trainer: Trainer) -> None:
-    """The dry run: the first batch as the model will read it, and its loss."""
-    batch = next(training_batches(trainer.tokens, trainer.options, 0)).to(trainer.machine.device)
+def show_batch(job: Job) -> None:
+    """The dry run: an example of each task, and the first batch, as the model will read them, and its loss."""
+    decode = job.backbone.tokenizer.decode
+    for task in job.splits:
+        tokens = task["train"].tokens
+        print(f"{task['train'].task.name:10} source {decode(tokens.source(0).tolist())!r}")
+        print(f"           target {decode(tokens.target(0).tolist())!r}")
+    batch = next(training_batches(job.tokens, job.options, 0)).to(job.trainer.machine.device)
     with torch.no_grad():
-        loss = trainer.loss(batch)
-    decode = trainer.backbone.tokenizer.decode
+        loss = job.trainer.loss(batch)
     print(f"batch      ids {tuple(batch.ids.shape)}, labels {tuple(batch.labels.shape)}, loss {loss:.4f} nats/token")
     print(f"           source {decode(batch.ids[0][batch.mask[0]].tolist())!r}")
     print(f"           target {decode(batch.labels[0][batch.labels[0] >= 0].tolist())!r}")
     print("dry run: nothing was trained, no run folder was written")
 
 
-def start(argv: Sequence[str] | None) -> None:
-    options, dry_run = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
+def prepare(options: Options) -> Job:
+    """Load everything; a Plan is an earlier run's, which goes on."""
+    run, resumed, baseline = Run(options.folder()), isinstance(options, Plan), options.method in METHODS
     tasks = distinct_tasks(options)
-    run = Run(options.folder())
-    resumed = isinstance(options, Plan)
-    if not (resumed or dry_run):
-        run.check_empty()
-    sources, source_names = (None, []) if resumed else find_sources(options)
+    sources, source_names = find_sources(options) if options.method == "attempt" and not resumed else (None, [])
 
-    # the frozen model, and the data as ids
+    # the T5, and the data as ids
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     splits = [
         load_splits(task.name, number, ("train", "dev", "test"), options, downloader, backbone.tokenizer)
         for number, task in enumerate(tasks)
     ]
+    tokens = TokenSet.join([task["train"].tokens for task in splits])
+    length = given_length(options) if sources is None else sources.size(1)
+    plan = options if isinstance(options, Plan) else Plan.complete(options, len(tokens), length)
 
     # what is trained
-    torch.manual_seed(options.seed)  # of dropout; first values and the data's order have generators of their own
-    if isinstance(options, Plan):  # resumed: the prompt has its sources with it, wherever their files are by now
-        plan = options
-        prompt, config = load_prompt(run.last)
+    torch.manual_seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
+    config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, shared=plan.shared_prompt)
+    trained: Trained
+    if resumed:  # the checkpoint has its sources with it, wherever their files are by now
+        trained, config = load_trained(run.last, plan.method, backbone.t5)
+    elif baseline:
+        trained = TunedWeights(backbone.t5, plan.method, plan.seed)
     else:
-        examples = sum(len(task["train"].examples) for task in splits)
-        plan = Plan.complete(options, examples, None if sources is None else sources.size(1))
-        labels = [task.label_texts(options.labels) for task in tasks]
+        labels = [task.label_texts(plan.labels) for task in tasks]
         embedding = backbone.t5.embedding.weight.cpu()
-        prompt = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources)
-        config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels)
+        trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources)
+    if trained.prompt is not None:
+        trained.prompt.to(backbone.machine.device)
+    return Job(plan, backbone, splits, tokens, Trainer(plan, backbone.t5, backbone.machine, trained), config, run)
 
-    # all together
-    trainer = Trainer(plan, backbone, prompt, config, splits)
-    summarize(trainer)
+
+def train_run(options: Options, dry_run: bool = False) -> None:
+    """One run, from its first or its last saved step to its result.json."""
+    resumed = isinstance(options, Plan)
+    if not (resumed or dry_run):
+        Run(options.folder()).check_empty()
+    job = prepare(options)
+    summarize(job)
     if dry_run:
-        show_batch(trainer)
+        show_batch(job)
         return
     if resumed:
-        trainer.restore(run.load_state())
-        print(f"resumed    {run.folder} at step {trainer.step}")
+        job.trainer.restore(job.run.load_state())
+        print(f"resumed    {job.run.folder} at step {job.trainer.step}")
     else:
-        run.create(dataclasses.asdict(plan))
-        trainer.save()
-    trainer.train()
-    trainer.finish()
+        job.run.create(dataclasses.asdict(job.options))
+        job.save()
+    job.train()
+    job.finish()
 
 
 def distinct_tasks(options: Options) -> list[Task]:
@@ -325,12 +270,18 @@ def distinct_tasks(options: Options) -> list[Task]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
-        start(argv)
+        command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
+        if command.several and not command.dry_run:
+            train_series(command, train_run)
+        else:
+            train_run(command.options, command.dry_run)
     except AttemptError as e:
         print(f"train.py: error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: --resume goes on from the last evaluation", file=sys.stderr)
+        print(
+            "\ninterrupted: --resume goes on from the last evaluation (several runs: the same command)", file=sys.stderr
+        )
         return 130
     return 0
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
-from attempt.checkpoint import load_sources
+from attempt.checkpoint import load_prompts, load_sources, read_attention
 from attempt.errors import AttemptError
 from attempt.options import Options, Plan
 from attempt.prompt import SoftPrompt
@@ -20,30 +20,34 @@ AUTHORS_PROMPTS = {"t5-base": "source_prompts", "t5-large": "attempt_large_sourc
 Encode = Callable[[list[str]], list[list[int]]]  # texts -> their pieces' ids
 
 
-def find_sources(options: Options) -> tuple[Tensor | None, list[str]]:
-    """The source prompts (P-1,L,D) and their names; None for plain prompt tuning."""
-    if options.method == "prompt":
-        return None, []
+def find_sources(options: Options) -> tuple[Tensor, list[str]]:
+    """The source prompts (P-1,L,D) to mix or to choose from, and their names."""
     paths = [Path(path) for path in options.source_prompts]
     if not paths:
         runs = [Options([task], method="prompt", model=options.model).folder() for task in SOURCES]
         paths = [run for run in runs if Run(run).result.exists()]
     if not paths:
-        raise AttemptError(missing_sources(options.model))
+        raise AttemptError(missing_sources(options))
     return load_sources(paths)
 
 
-def missing_sources(model: str) -> str:
-    """What to do about it: the commands that train them, and where the authors' own are."""
+def missing_sources(options: Options) -> str:
+    """What to do about it: the command that trains them, and where the authors' own are."""
+    model = options.model
     text = (
-        "--method attempt: expected source prompts to mix, found none under runs/. Train some first:\n"
-        + "".join(f"    python train.py --task {task} --method prompt --model {model}\n" for task in SOURCES)
-        + "and give this command again, or name prompt files or run folders by --source-prompts PATH ..."
+        f"--method {options.method}: expected source prompts, found none under runs/. Train some first:\n"
+        f"    python train.py --task {' '.join(SOURCES)} --separately --method prompt --model {model}\n"
+        "and give this command again, or name prompt files or run folders by --source-prompts PATH ..."
     )
     if model in AUTHORS_PROMPTS:
         archive = f"https://homes.cs.washington.edu/~akari/models/attempt/{AUTHORS_PROMPTS[model]}.zip"
         text += f"\nThe authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt"
     return text
+
+
+def given_length(options: Options) -> int | None:
+    """The length L of the prompt file or run that --init names; None where it names none."""
+    return load_prompts(Path(options.init))[0].size(1) if options.init and Path(options.init).exists() else None
 
 
 def new_prompt(
@@ -57,6 +61,8 @@ def new_prompt(
             f"--source-prompts: expected prompts of {options.model}'s width {D}, found width {sources.size(2)}; "
             "sources must be trained with the same model"
         )
+    if options.shared_prompt:  # one prompt, which begins with the labels of all tasks
+        labels = [list(dict.fromkeys(text for texts in labels for text in texts))]
     target = [first_value(options, i, embedding, encode, labels[i], sources, generator) for i in range(len(labels))]
     attention = None if sources is None else new_attention(options, D, generator)
     prompt = SoftPrompt(torch.stack(target), sources, attention, options.use_target)
@@ -68,7 +74,7 @@ def new_prompt(
 
 
 def new_attention(options: Plan, width: int, generator: torch.Generator) -> PromptAttention:
-    """G at its first values, with the parameters that the options leave it to train."""
+    """G at its first values or at those of --load-attention, with the parameters that the options leave it to train."""
     attention = PromptAttention(
         width,
         options.bottleneck,
@@ -78,9 +84,23 @@ def new_attention(options: Plan, width: int, generator: torch.Generator) -> Prom
         options.attention,
         options.learn_temperature,
     ).reset(generator)
+    if options.load_attention is not None:
+        load_attention(Path(options.load_attention), attention)
     if options.fix_attention:
         attention.requires_grad_(False)
     return attention
+
+
+def load_attention(path: Path, attention: PromptAttention) -> None:
+    """Give G the values of an earlier run's; a temperature that one of the two does not train stays as it is."""
+    found, own = read_attention(path), attention.state_dict()
+    shapes, expected = ({name: tuple(t.shape) for name, t in g.items() if name != "tau"} for g in (found, own))
+    if shapes != expected:
+        raise AttemptError(
+            f"--load-attention {path}: expected G's tensors {expected}, found {shapes}; "
+            "give the --attention and --bottleneck of that run, and the same model"
+        )
+    attention.load_state_dict({name: tensor for name, tensor in found.items() if name in own}, strict=False)
 
 
 def first_value(
@@ -109,11 +129,11 @@ def first_value(
     if init == "source":
         if sources is None:
             raise AttemptError(
-                "--init source: expected --method attempt, which has sources; give a prompt's file instead"
+                "--init source: expected --method attempt, which mixes sources; give a prompt's file instead"
             )
         found = sources[0]  # a copy of the first source, MNLI in the released configurations
     elif Path(init).exists():
-        prompts, names = load_sources([Path(init)])
+        prompts, names = load_prompts(Path(init))
         found = prompts[names.index(options.task[task]) if options.task[task] in names else 0]
     else:
         raise AttemptError(

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from attempt.attention import VARIANTS, PromptAttention
+from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
 from attempt.errors import AttemptError
 from attempt.files import write_whole
 from attempt.prompt import SoftPrompt
 from model.checkpoint import read_torch
 from model.safetensors import read_safetensors, safetensors_bytes
+from model.t5 import T5
 
 FORMAT = "attempt-prompt-1"
 BEST = "best.safetensors"
@@ -27,11 +29,11 @@ BEST = "best.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    """All that is needed to use a saved prompt again, besides its tensors."""
+    """All that is needed to use what was trained again, besides its tensors."""
 
-    method: str  # "prompt" or "attempt"
+    method: str  # as --method has it
     model: str  # name or folder of the frozen backbone that it was trained with
-    tasks: list[str]  # a target prompt for each, in this order
+    tasks: list[str]  # a target prompt for each, in this order; with `shared` one for all
     sources: list[str]  # names of the source prompts, in their order in the mixture
     labels: str  # "digits" or "words": how answers are written
     # the mixture's settings; save_prompt fills them in
@@ -41,11 +43,12 @@ class PromptConfig:
     variant: str = "sub"
     learn_temperature: bool = False
     use_target: bool = True
+    shared: bool = False
 
     def check(self) -> None:
         """Raises ValueError where a field is not of its kind: the file may be a stranger's."""
         kinds = {
-            "method": self.method in ("prompt", "attempt"),
+            "method": self.method in ("prompt", "spot", "attempt", *METHODS),
             "model": isinstance(self.model, str),
             "tasks": isinstance(self.tasks, list) and all(isinstance(name, str) for name in self.tasks),
             "sources": isinstance(self.sources, list) and all(isinstance(name, str) for name in self.sources),
@@ -57,10 +60,44 @@ class PromptConfig:
             "variant": self.variant in VARIANTS,
             "learn_temperature": isinstance(self.learn_temperature, bool),
             "use_target": isinstance(self.use_target, bool),
+            "shared": isinstance(self.shared, bool),
         }
         for name, good in kinds.items():
             if not good:
                 raise ValueError(f"{name}: {getattr(self, name)!r}")
+
+
+Trained = SoftPrompt | TunedWeights
+"""What a method trains: prompts (and G) beside the T5, or parameters of the T5 itself."""
+
+
+def save_trained(path: Path, trained: Trained, config: PromptConfig) -> None:
+    """Write what was trained; the file appears only when it is whole."""
+    if isinstance(trained, TunedWeights):
+        save_weights(path, trained, dataclasses.asdict(config))
+    else:
+        save_prompt(path, trained, config)
+
+
+def load_trained(path: Path, method: str, t5: T5) -> tuple[Trained, PromptConfig]:
+    """Read it again; the baselines' weights are put into the T5."""
+    if method not in METHODS:
+        return load_prompt(path)
+    trained = TunedWeights(t5, method)
+    try:
+        config = PromptConfig(**load_weights(path, trained))
+        config.check()
+    except (TypeError, ValueError) as e:
+        raise AttemptError(f"{path}: expected whole trained weights, found damaged ones ({e})") from None
+    return trained, config
+
+
+def reload_trained(path: Path, trained: Trained) -> None:
+    """Give what is trained the values in a file that save_trained wrote of it."""
+    if isinstance(trained, TunedWeights):
+        load_weights(path, trained)
+    else:
+        trained.load_state_dict(load_prompt(path)[0].state_dict())
 
 
 def save_prompt(path: Path, prompt: SoftPrompt, config: PromptConfig) -> None:
@@ -102,7 +139,7 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
         raise AttemptError(f"{path}: expected a whole prompt checkpoint, found a damaged one ({problem})") from None
     except AttemptError as e:
         raise AttemptError(f"{path}: {e}") from None
-    expected = len(config.tasks), len(config.sources)
+    expected = 1 if config.shared else len(config.tasks), len(config.sources)
     found = prompt.target.size(0), 0 if prompt.sources is None else prompt.sources.size(0)
     if found != expected:
         raise AttemptError(f"{path}: expected prompts for (tasks, sources) = {expected}, found {found}")
@@ -127,16 +164,62 @@ def load_sources(paths: list[Path]) -> tuple[Tensor, list[str]]:
     return torch.stack(prompts), names
 
 
+def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
+    """A run's target prompts (K,L,D) and their tasks, of a mixture's run too; or the prompt of a file."""
+    if path.is_dir() or path.suffix == ".safetensors":
+        prompt, config = load_prompt(path)
+        return prompt.target.detach(), _names(config)
+    return load_sources([path])
+
+
+def read_attention(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's G, under their names in PromptAttention."""
+    prompt, _ = load_prompt(path)
+    if prompt.attention is None:
+        raise AttemptError(f"{path}: expected a run of --method attempt, whose G to start from, found none")
+    return prompt.attention.state_dict()
+
+
+def change_sources(
+    prompt: SoftPrompt, config: PromptConfig, add: list[Path], remove: list[str]
+) -> tuple[SoftPrompt, PromptConfig]:
+    """The same mixture with other sources; nothing is trained again: G reads each prompt by itself."""
+    if prompt.attention is None or prompt.sources is None:
+        raise AttemptError("expected a run of --method attempt, whose sources to change, found one without sources")
+    unknown = [name for name in remove if name not in config.sources]
+    if unknown:
+        raise AttemptError(f"expected sources of the run, {', '.join(config.sources)}; found {', '.join(unknown)}")
+    kept = [i for i, name in enumerate(config.sources) if name not in remove]
+    sources, names = list(prompt.sources[kept]), [config.sources[i] for i in kept]
+    for path in add:
+        prompts, added = load_sources([path])
+        sources += prompts.unbind()
+        names += added
+    if not sources:
+        raise AttemptError("expected at least one source to be left, found none")
+    if any(source.shape != prompt.sources.shape[1:] for source in sources):
+        raise AttemptError(
+            f"expected sources of shape {tuple(prompt.sources.shape[1:])} like the run's, "
+            f"found {', '.join(str(tuple(source.shape)) for source in sources[len(kept) :])}"
+        )
+    changed = SoftPrompt(prompt.target, torch.stack(sources), prompt.attention, prompt.use_target)
+    return changed, dataclasses.replace(config, sources=names)
+
+
+def _names(config: PromptConfig) -> list[str]:
+    return ["+".join(config.tasks)] if config.shared else config.tasks
+
+
 def _read_source(path: Path) -> list[tuple[str, Tensor]]:
     """The (name, prompt (L,D)) pairs of a file or run folder: our checkpoints, a bare .pt tensor, a .npy array."""
     if path.is_dir() or path.suffix == ".safetensors":
         prompt, config = load_prompt(path)
-        if config.method != "prompt":
+        if config.method == "attempt":
             raise AttemptError(
-                f"{path}: expected a run of --method prompt as a source, found --method {config.method}, "
+                f"{path}: expected a run of --method prompt or spot as a source, found --method {config.method}, "
                 "whose prompt depends on the instance"
             )
-        return list(zip(config.tasks, prompt.target.detach().unbind(), strict=True))
+        return list(zip(_names(config), prompt.target.detach().unbind(), strict=True))
     if path.suffix == ".npy":
         try:
             found: object = torch.from_numpy(np.load(path, allow_pickle=False))

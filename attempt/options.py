@@ -1,17 +1,17 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
-import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from attempt import baselines, spot
 from attempt.attention import VARIANTS
 from attempt.errors import AttemptError
-from attempt.flags import Parser, above_zero, flag, natural, number, positive, share
+from attempt.flags import above_zero, flag, natural, number, positive, share
 
 
 @dataclass(frozen=True)
@@ -69,31 +69,62 @@ class Options:
 
     method: str = flag(
         "method",
-        "prompt: prompt tuning (Lester et al.); attempt: a mixture of prompts (Asai et al.)",
+        "prompt: prompt tuning (Lester et al.); spot: prompt tuning from another task's prompt (Vu et al.); "
+        "attempt: a mixture of prompts (Asai et al.); finetune, adapter (Houlsby et al.), bitfit (Ben Zaken et al.)",
         "attempt",
-        choices=["prompt", "attempt"],
+        choices=["prompt", "spot", "attempt", *baselines.METHODS],
     )
-    model: str = flag("method", "a checkpoint's name or folder: the frozen T5", "t5-base", metavar="NAME")
+    model: str = flag("method", "a checkpoint's name or folder: the T5", "t5-base", metavar="NAME")
+
+    init: str | None = flag(
+        "prompt",
+        "first value of the prompt: vocab, uniform, labels, text:WORDS, source (the first source prompt), "
+        "or a prompt file or run folder (default: vocab; with --method attempt: source; with spot: --transfer)",
+        None,
+    )
+    prompt_length: int | None = flag(
+        "prompt",
+        "rows of the prompt, L (default: as long as the sources, else 100: Lester et al.)",
+        None,
+        type=positive,
+        metavar="L",
+    )
+    shared_prompt: bool = flag("prompt", "one prompt for all tasks, instead of one each", False, action="store_true")
     source_prompts: list[str] = flag(
-        "method",
-        "prompts to mix: run folders of --method prompt, or .safetensors, .pt, .npy files "
+        "sources",
+        "prompts to mix or to start from: run folders of --method prompt or spot, or .safetensors, .pt, .npy files "
         "(default: the runs of the paper's six sources under runs/)",
         [],
         nargs="+",
         metavar="PATH",
     )
-    init: str | None = flag(
-        "method",
-        "first value of the prompt: vocab, uniform, labels, text:WORDS, source (the first source prompt), "
-        "or a prompt file or run folder (default: vocab; with --method attempt: source)",
-        None,
+
+    transfer: str = flag(
+        "transfer",
+        "best: train from each of the --top-k sources nearest to the target, keep the best on dev; average: start from "
+        "their mean, weighted by similarity; mixture: from one prompt trained on their tasks and the target's",
+        "best",
+        choices=list(spot.TRANSFERS),
     )
-    prompt_length: int | None = flag(
-        "method",
-        "rows of the prompt, L (default: as long as the sources, else 100: Lester et al.)",
+    top_k: int = flag("transfer", "how many sources", 3, type=positive, metavar="K")
+    similarity: str = flag(
+        "transfer",
+        "of two prompts: average, the cosine of their mean rows; tokens, the mean cosine of their rows",
+        "average",
+        choices=list(spot.SIMILARITIES),
+    )
+    early_prompt: str | None = flag(
+        "transfer",
+        "run or file with the target's own prompt to compare with (default: it is trained, for --early-steps)",
+        None,
+        metavar="PATH",
+    )
+    early_steps: int | None = flag(
+        "transfer",
+        "steps of the prompt to compare with (default: 10,000, Vu et al., but at most as many as the run's)",
         None,
         type=positive,
-        metavar="L",
+        metavar="N",
     )
 
     attention: str = flag(
@@ -114,29 +145,43 @@ class Options:
         "mixture", "keep G's LayerNorm at 1/0, as the released program does", False, action="store_true"
     )
     pool_pads: bool = flag("mixture", "pool the padding too, as the released program does", False, action="store_true")
+    load_attention: str | None = flag(
+        "mixture",
+        "start from the G of an earlier run: its folder or checkpoint, or a folder with the authors' attn_W_*.pt",
+        None,
+        metavar="PATH",
+    )
+    attention_lr: float | None = flag(
+        "mixture",
+        "learning rate of the attention network (default: --lr; 0.1 in Asai et al.'s multi-task runs)",
+        None,
+        type=number,
+        metavar="LR",
+    )
     use_target: bool = flag(
         "mixture", "mix the sources alone (an ablation)", True, action="store_false", option="--no-target"
     )
 
     steps: int | None = flag(
-        "training", "length of the run in steps; instead of --epochs", None, type=positive, metavar="N"
+        "training", "length of the run in steps, whatever --epochs says", None, type=positive, metavar="N"
     )
     epochs: int | None = flag(
         "training",
-        "length of the run in passes over the training set (default: 20 for sets up to 10k examples; "
-        "else 5 for prompt and 10 for attempt: Asai et al.)",
+        "length of the run in passes over the training set (default: 20 for sets up to 10k examples, "
+        "else 5 for prompt and 10 for the other methods: Asai et al.)",
         None,
         type=positive,
         metavar="N",
     )
+    max_steps: int | None = flag(
+        "training", "at most N steps, whatever --epochs gives", None, type=positive, metavar="N"
+    )
     batch_size: int = flag("training", "examples a step (32: both papers)", 32, type=positive, metavar="N")
-    lr: float = flag("training", "learning rate (0.3: both papers)", 0.3, type=number)
-    attention_lr: float | None = flag(
+    lr: float | None = flag(
         "training",
-        "learning rate of the attention network (default: --lr; 0.1 in Asai et al.'s multi-task runs)",
+        "learning rate (default: 0.3 for prompts: all three papers; 3e-4 for the baselines: Asai et al.'s program)",
         None,
         type=number,
-        metavar="LR",
     )
     optimizer: str = flag(
         "training",
@@ -160,7 +205,8 @@ class Options:
     )
     weight_decay: float | None = flag(
         "training",
-        "default: 1e-5 for prompt (both papers), 0 for attempt with adamw (Asai et al.'s program)",
+        "default: 1e-5 for prompt and for prompts with adafactor (Asai et al., Lester et al.), else 0 "
+        "(Asai et al.'s program)",
         None,
         type=number,
         metavar="W",
@@ -176,9 +222,7 @@ class Options:
     dropout: float | None = flag(
         "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )
-    seed: int = flag(
-        "training", "seed of the prompt's first value, the order of the data and dropout", 42, type=natural
-    )
+    seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=natural)
 
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
@@ -221,6 +265,7 @@ class Plan(Options):
     init: str = ""
     prompt_length: int = 0
     steps: int = 0
+    lr: float = 0.0
     attention_lr: float = 0.0
     schedule: str = ""
     warmup: int = 0
@@ -232,19 +277,22 @@ class Plan(Options):
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
         """Fill in what depends on other options, on the number of training examples, or on the sources."""
-        small, mixture, adamw = examples <= 10_000, options.method == "attempt", options.optimizer == "adamw"
+        method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
         epoch = math.ceil(examples / options.batch_size)  # in steps
-        steps = options.steps or epoch * (options.epochs or (20 if small else 10 if mixture else 5))
+        passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
+        steps = options.steps or min(epoch * (options.epochs or passes), options.max_steps or sys.maxsize)
         schedule = options.schedule or ("linear" if adamw else "constant")
+        lr = options.lr if options.lr is not None else 3e-4 if baseline else 0.3
         derived = {
-            "init": "source" if mixture else "vocab",
-            "prompt_length": source_length or 100,
+            "init": "" if baseline else "source" if method == "attempt" else "vocab",
+            "prompt_length": 0 if baseline else source_length or 100,
             "steps": steps,
-            "attention_lr": options.lr,
+            "lr": lr,
+            "attention_lr": lr,
             "schedule": schedule,
             # 500 steps are longer than the whole run on small sets: the rate would never reach its peak
             "warmup": min(500, steps // 10) if schedule == "linear" else 0,
-            "weight_decay": 0.0 if mixture and adamw else 1e-5,
+            "weight_decay": 1e-5 if method == "prompt" or not (adamw or baseline) else 0.0,
             "clip": 1.0 if adamw else 0.0,
             "eval_every": min(epoch, steps),
             "out": str(options.folder()),
@@ -275,72 +323,3 @@ class Plan(Options):
             good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
         if not good:
             raise ValueError(f"{name}: {value!r}")
-
-
-# These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
-
-
-def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> tuple[Options, bool]:
-    """The command line -> the run's options, a Plan where an earlier run goes on, and whether it is a dry run.
-
-    lists: for each key, `--list-KEY` prints the text and ends the program.
-    """
-    parser = Parser(
-        prog="train.py",
-        description="Train soft prompts, and mixtures of them, for a frozen T5.",
-        argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of `lists`
-        allow_abbrev=False,
-    )
-    groups: dict[str, Callable[..., Any]] = {}
-    for option in dataclasses.fields(Options):
-        settings = dict(option.metadata)
-        name = settings.pop("group")
-        if name not in groups:
-            groups[name] = parser.add_argument_group(name).add_argument
-        default = option.default
-        if default is not MISSING and default is not None and "action" not in settings:
-            settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
-        spelled = settings.pop("option", "--" + option.name.replace("_", "-"))
-        groups[name](spelled, dest=option.name, **settings)
-    groups["run"](
-        "--resume",
-        nargs="?",
-        const=True,
-        metavar="DIR",
-        help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
-    )
-    groups["run"]("--dry-run", action="store_true", help="load everything, show one batch and stop")
-    for name, text in (lists or {}).items():
-        groups["run"](f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
-    given = vars(parser.parse_args(argv))
-    resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
-    if "steps" in given and "epochs" in given:
-        parser.error("expected --steps or --epochs, found both")
-    if "shots" in given and "train_examples" in given:
-        parser.error("expected --shots or --train-examples, found both")
-    if resume is None:
-        if "task" not in given:
-            parser.error("expected --task TASK")
-        return Options(**given), dry_run
-    if resume is True and not given.keys() & {"task", "out"}:
-        parser.error("expected --resume DIR")
-    folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
-    return _resumed(folder, given), dry_run
-
-
-def _resumed(folder: Path, given: dict[str, Any]) -> Plan:
-    stored = Plan.read(folder / "config.json")
-    differences = [
-        f"--{name.replace('_', '-')} {given[name]} (was {getattr(stored, name)})"
-        for name in given
-        if name not in MACHINE_FLAGS and given[name] != getattr(stored, name)
-    ]
-    if differences:
-        raise AttemptError(
-            f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
-            "leave them out, or start another run with another --out"
-        )
-    machine = {name: value for name, value in given.items() if name in MACHINE_FLAGS and name != "out"}
-    return dataclasses.replace(stored, out=str(folder), **machine)

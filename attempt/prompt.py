@@ -44,6 +44,11 @@ class SoftPrompt(nn.Module):
         self.use_target = use_target
         self.register_buffer("sources", None if sources is None else sources.detach().clone().float())
 
+    @property
+    def prompt(self) -> "SoftPrompt":
+        """What the encoder is given."""
+        return self
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters by the learning rate they follow: the prompts' and the attention network's."""
         groups = {"prompt": [self.target], "attention": list(self.attention.parameters()) if self.attention else []}

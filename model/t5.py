@@ -41,17 +41,19 @@ class PromptProvider(Protocol):
 
 
 class RMSNorm(nn.Module):
-    """Scale by the root of the mean square: no mean is subtracted, no bias is added."""
+    """Scale by the root of the mean square: no mean is subtracted."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(config.d_model))
+        self.bias: nn.Parameter | None = None  # no T5 has one; BitFit adds it (attempt/baselines.py)
         self.eps = config.layer_norm_epsilon
 
     def forward(self, x: Tensor) -> Tensor:
         # x / sqrt(mean(x^2) + eps) * weight, the mean in fp32 whatever the dtype of x
         mean_square = x.float().square().mean(-1, keepdim=True)
-        return (x * torch.rsqrt(mean_square + self.eps)).type_as(x) * self.weight
+        normed = (x * torch.rsqrt(mean_square + self.eps)).type_as(x) * self.weight
+        return normed if self.bias is None else normed + self.bias
 
 
 class RelativeBias(nn.Module):
@@ -157,18 +159,21 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """A layer of a stack: self-attention, in the decoder cross-attention too, and a feed-forward network.
 
-    Each reads the normed sum so far and adds to it.
+    Each reads the normed sum so far and adds to it. The adapters do nothing until attempt/baselines.py puts real ones
+    in their place.
     """
 
     def __init__(self, config: T5Config, decoder: bool) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config)
         self.attention = Attention(config)
+        self.attention_adapter: nn.Module = nn.Identity()
         if decoder:
             self.cross_attention_norm = RMSNorm(config)
             self.cross_attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config)
         self.feed_forward = FeedForward(config)
+        self.feed_forward_adapter: nn.Module = nn.Identity()
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(
@@ -180,11 +185,11 @@ class Block(nn.Module):
         caches: tuple[KVCache, KVCache] | tuple[None, None] = (None, None),
     ) -> Tensor:
         h = self.attention_norm(x)
-        x = x + self.dropout(self.attention(h, h, bias, caches[0]))
+        x = x + self.dropout(self.attention_adapter(self.attention(h, h, bias, caches[0])))
         if memory is not None:
             h = self.cross_attention_norm(x)
             x = x + self.dropout(self.cross_attention(h, memory, memory_bias, caches[1]))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x + self.dropout(self.feed_forward_adapter(self.feed_forward(self.feed_forward_norm(x))))
 
 
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -269,6 +274,7 @@ class T5(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.head_bias: nn.Parameter | None = None  # only BitFit's
         if not config.tie_word_embeddings:
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
@@ -281,8 +287,8 @@ class T5(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Decoder states (B,T,D) -> scores of the next token (B,T,V)."""
         if self.config.tie_word_embeddings:  # v1.0: the embedding is the head, its input scaled by D^-0.5
-            return F.linear(x * self.config.d_model**-0.5, self.embedding.weight)
-        return self.head(x)
+            return F.linear(x * self.config.d_model**-0.5, self.embedding.weight, self.head_bias)
+        return F.linear(x, self.head.weight, self.head_bias)
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """What the decoder reads to predict labels (B,T): a start token, then all labels but the last."""

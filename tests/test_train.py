@@ -17,6 +17,7 @@ import train
 from attempt.checkpoint import load_prompt
 from attempt.machine import Machine
 from attempt.options import Plan
+from attempt.prompt import SoftPrompt
 from attempt.run import Run
 
 HOST = "dl.fbaipublicfiles.com"
@@ -343,7 +344,19 @@ def test_a_mistake_is_told_on_one_line(
     ("flags", "expected"),
     [
         ([], "--task TASK"),
-        (["--task", "cola", "--steps", "3", "--epochs", "1"], "--steps or --epochs"),
+        (
+            ["--task", "cola", "--method", "prompt", "--top-k", "1"],
+            "--top-k: expected --method spot, found --method prompt",
+        ),
+        (
+            ["--task", "cola", "--method", "adapter", "--init", "vocab"],
+            "--init: expected --method attempt or prompt or spot",
+        ),
+        (["--task", "cola", "--method", "spot", "--no-target"], "--no-target: expected --method attempt, found"),
+        (["--task", "cola", "--method", "spot", "--init", "x", "--top-k", "1"], "--init, the prompt to start from, or"),
+        (["--task", "cola", "--seeds", "1", "2", "1"], "each of --seeds once, found 1 2 1"),
+        (["--resume", "runs/x", "--seeds", "1"], "give the same command again"),
+        (["@no/such.args"], "no/such.args"),
         (["--task", "cola", "--steps", "0"], "whole number from 1"),
         (["--task", "cola", "--lr", "nan"], "number from 0"),
         (["--task", "cola", "--method", "magic"], "invalid choice"),
@@ -361,8 +374,9 @@ def test_missing_sources_are_told_with_the_commands_that_make_them(
     monkeypatch.chdir(tmp_path)
     assert train.main(["--task", "cola", "--method", "attempt", "--model", "t5-large"]) == 2
     text = capsys.readouterr().err
-    for task in ("mnli", "qnli", "qqp", "sst2"):
-        assert f"python train.py --task {task} --method prompt --model t5-large" in text
+    assert (
+        "python train.py --task mnli qnli qqp sst2 squad record --separately --method prompt --model t5-large" in text
+    )
     assert "attempt_large_source.zip" in text and "--source-prompts" in text
 
 
@@ -430,32 +444,20 @@ def test_an_init_from_another_run_is_its_prompt(prompt_run: Path, common: list[s
     assert torch.equal(load_prompt(tmp_path / "a")[0].target, load_prompt(prompt_run)[0].target)
 
 
-def make_trainer(flags: list[str], precision: str, device: str = "cpu") -> train.Trainer:
-    """A trainer on a machine of any precision: the refusal of slow ones on the CPU is not what is tested here."""
-    options = train.parse(flags)[0]
-    downloader = eval.Downloader(data_dir=Path(options.data_dir or ""))
-    loaded = eval.Backbone.load(options, downloader)
-    machine = Machine(torch.device(device), precision, "test")
-    backbone = eval.Backbone(loaded.t5.to(device), loaded.tokenizer, machine)
-    splits = [eval.load_splits("cola", 0, ("train", "dev", "test"), options, downloader, backbone.tokenizer)]
-    plan = Plan.complete(options, len(splits[0]["train"].examples), 6)
-    sources = torch.randn(2, 6, 32)
-    prompt = train.new_prompt(
-        plan, backbone.t5.embedding.weight.cpu(), loaded.tokenizer.encode_batch, [["0", "1"]], sources
-    )
-    config = train.PromptConfig("attempt", plan.model, plan.task, ["a", "b"], plan.labels)
-    return train.Trainer(plan, backbone, prompt, config, splits)
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_prompts_stay_fp32_under_autocast_and_learn(common: list[str], precision: str, tmp_path: Path) -> None:
-    flags = ["--task", "cola", "--method", "attempt", "--steps", "3", "--out", str(tmp_path / "run"), *common]
-    trainer = make_trainer(flags, precision)
-    before = trainer.prompt.target.detach().clone()
-    for batch in train.training_batches(trainer.tokens, trainer.options, 0):
+def test_prompts_stay_fp32_under_autocast_and_learn(
+    attempt_flags: list[str], precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the refusal of slow precisions on the CPU is not what is tested here
+    monkeypatch.setattr(eval, "choose_machine", lambda *_: Machine(torch.device("cpu"), precision, "test"))
+    job = train.prepare(train.parse([*attempt_flags, "--steps", "3", "--out", str(tmp_path / "run")]).options)
+    trainer, prompt = job.trainer, job.trainer.trained
+    assert isinstance(prompt, SoftPrompt)
+    before = prompt.target.detach().clone()
+    for batch in train.training_batches(job.tokens, job.options, 0):
         trainer.train_step(batch)
-    assert trainer.prompt.target.dtype == torch.float32 and trainer.prompt.target.grad is None
-    assert not torch.equal(before, trainer.prompt.target) and trainer.mean_loss() > 0
+    assert prompt.target.dtype == torch.float32 and prompt.target.grad is None
+    assert not torch.equal(before, prompt.target) and trainer.mean_loss() > 0
     assert (trainer.scaler.get_scale() > 1) == (precision == "fp16")
 
 

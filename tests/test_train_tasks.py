@@ -55,7 +55,7 @@ def test_a_mixed_run(root: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: 
 def test_free_text_answers_may_be_as_long_as_the_longest_training_answer(root: Path, tiny_checkpoint: Path) -> None:
     common = ["--model", str(tiny_checkpoint), "--device", "cpu", "--data-dir", str(root)]
     for more in ([], ["--train-examples", "1"], ["--max-target-length", "7"]):
-        options, _ = train.parse(["--task", "squad", "--splits", "official", *common, *more])
+        options = train.parse(["--task", "squad", "--splits", "official", *common, *more]).options
         tokenizer = eval.Backbone.load(options, Downloader(data_dir=root)).tokenizer
         splits = eval.load_splits("squad", 0, ["train", "dev"], options, Downloader(data_dir=root), tokenizer)
         text = ("the long report of John Smith in Warsaw, in 1984, " * 3).strip()

@@ -13,6 +13,7 @@ from torch import Tensor
 from attempt.attention import VARIANTS, PromptAttention
 from attempt.build import new_prompt
 from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
+from attempt.command import parse
 from attempt.errors import AttemptError
 from attempt.options import Plan
 from attempt.prompt import SoftPrompt
@@ -111,9 +112,7 @@ COUNTS = {  # at D = 8, R = 100, one target of L = 3
 
 
 def built(*flags: str) -> SoftPrompt:
-    from attempt.options import parse  # noqa: PLC0415
-
-    options = parse(["--task", "cola", "--prompt-length", "3", *flags])[0]
+    options = parse(["--task", "cola", "--prompt-length", "3", *flags]).options
     plan = Plan.complete(options, 10, 3)
     sources = torch.randn(2, L, D, generator=torch.Generator().manual_seed(0))
     return new_prompt(plan, torch.randn(40, D), lambda texts: [[3] for _ in texts], [["0", "1"]], sources)

@@ -1,0 +1,125 @@
+"""The training step, and the state that lies between one step and the next."""
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from attempt.checkpoint import Trained
+from attempt.errors import AttemptError
+from attempt.machine import Machine
+from attempt.optimizer import Adafactor, learning_rate_factor
+from attempt.options import Plan
+from model.t5 import T5
+
+
+class Batch(Protocol):
+    """What a step needs of a batch (data/batches.py has one)."""
+
+    ids: Tensor  # (B,S)
+    mask: Tensor  # (B,S)
+    labels: Tensor  # (B,T)
+    tasks: Tensor  # (B,)
+
+
+class Trainer:
+    """Takes steps; holds the optimizer, the losses since the last evaluation, and the best scores so far."""
+
+    def __init__(self, options: Plan, t5: T5, machine: Machine, trained: Trained) -> None:
+        self.options, self.t5, self.machine, self.trained = options, t5, machine, trained
+        self.optimizer = new_optimizer(options, trained)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scaler = machine.scaler()
+        self.losses: list[Tensor] = []
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -math.inf, 0
+        self.best_scores: list[dict[str, Any]] = []
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step (of the prompts, where the attention network has another)."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def train_step(self, batch: Batch) -> None:
+        options = self.options
+        factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        loss = self.loss(batch)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if options.clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.losses.append(loss.detach())  # read later: .item() here would make the GPU wait at every step
+        self.step += 1
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy in nats, the mean over the batch's target tokens."""
+        with self.machine.autocast():
+            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.trained.prompt, batch.tasks)
+
+    def mean_loss(self, last: int | None = None) -> float:
+        """Mean of the last losses, in nats per target token. Raises AttemptError if one is not finite."""
+        losses = torch.stack(self.losses[-last:] if last else self.losses)
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = self.step - len(losses) + 1 + int(bad[0])
+            raise AttemptError(
+                f"step {step}: expected a finite loss, found {losses[bad[0]].item()}; try a smaller --lr or "
+                f"--precision fp32; what was trained up to the last evaluation is in {self.options.folder()}"
+            )
+        return losses.mean().item()
+
+    def state(self) -> dict[str, Any]:
+        """All that decides what the next step does."""
+        return {
+            "step": self.step,
+            "trained": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all(),
+            "best": self.best,
+            "best_step": self.best_step,
+            "best_scores": self.best_scores,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state. Raises AttemptError where it is another run's."""
+        try:
+            self.trained.load_state_dict(state["trained"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+            if len(state["cuda_rng"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as e:
+            problem = " ".join(f"{type(e).__name__}: {e}".split())
+            folder = self.options.folder()
+            raise AttemptError(
+                f"{folder / 'state.pt'}: expected the state of this run, found another ({problem})"
+            ) from None
+
+
+def new_optimizer(options: Plan, trained: Trained) -> torch.optim.Optimizer:
+    rates = {"prompt": options.lr, "attention": options.attention_lr, "weights": options.lr}
+    groups = [
+        {"params": parameters, "name": name, "lr": rates[name], "peak_lr": rates[name]}
+        for name, parameters in trained.parameter_groups().items()
+    ]
+    if options.optimizer == "adafactor":
+        return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay)
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+
+
+def count(trained: Trained) -> int:
+    """Trainable parameters."""
+    return sum(p.numel() for group in trained.parameter_groups().values() for p in group)
