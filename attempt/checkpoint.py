@@ -10,15 +10,14 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attempt.attention import VARIANTS, PromptAttention
 from attempt.errors import AttemptError
 from attempt.files import write_whole
+from attempt.foreign import ADAPTER_FILES, is_foreign, read_foreign
 from attempt.prompt import SoftPrompt
-from model.checkpoint import read_torch
 from model.safetensors import read_safetensors, safetensors_bytes
 
 FORMAT = "attempt-prompt-1"
@@ -128,25 +127,19 @@ def load_sources(paths: list[Path]) -> tuple[Tensor, list[str]]:
 
 
 def _read_source(path: Path) -> list[tuple[str, Tensor]]:
-    """The (name, prompt (L,D)) pairs of a file or run folder: our checkpoints, a bare .pt tensor, a .npy array."""
-    if path.is_dir() or path.suffix == ".safetensors":
-        prompt, config = load_prompt(path)
-        if config.method != "prompt":
-            raise AttemptError(
-                f"{path}: expected a run of --method prompt as a source, found --method {config.method}, "
-                "whose prompt depends on the instance"
-            )
-        return list(zip(config.tasks, prompt.target.detach().unbind(), strict=True))
-    if path.suffix == ".npy":
-        try:
-            found: object = torch.from_numpy(np.load(path, allow_pickle=False))
-        except Exception as e:  # NumPy parses the header as Python text: a damaged one fails in many ways
-            problem = " ".join(str(e).split())
-            raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {problem}") from None
+    """The (name, prompt (L,D)) pairs of a file or folder: our checkpoints and runs, or another program's."""
+    if is_foreign(path):
+        found = read_foreign(path)
+        mixture, target, tasks = bool(found.attention), found.target, found.tasks
     else:
-        found = read_torch(path)
-    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point() or not found.numel():
-        what = f"shape {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-        raise AttemptError(f"{path}: expected one float tensor (prompt length, model width), found {what}")
-    # clone: the tensor may be a view on a larger storage, and may be a Parameter
-    return [(path.stem.removesuffix("_prompt"), found.detach().float().clone())]
+        prompt, config = load_prompt(path)
+        mixture, target, tasks = config.method != "prompt", prompt.target.detach(), config.tasks
+    if mixture:
+        raise AttemptError(
+            f"{path}: expected a prompt or a run of --method prompt as a source, found ATTEMPT's, "
+            "whose prompt depends on the instance"
+        )
+    place = path.parent if path.name in ADAPTER_FILES else path  # an adapter has its folder's name
+    name = place.name if place.is_dir() else place.stem.removesuffix("_prompt")
+    names = tasks or ([name] if len(target) == 1 else [f"{name}-{i}" for i in range(len(target))])
+    return list(zip(names, target.unbind(), strict=True))
