@@ -65,7 +65,7 @@ def read_foreign(path: Path, rows: int | None = None) -> Foreign:
     rows: the prompt length L, for adapters that do not say which of their rows were used; else it must agree.
     Raises AttemptError, on one line that names the file, for whatever is missing, misshapen or not finite.
     """
-    if path.name in ADAPTER_FILES or path.suffix == ".bin":
+    if path.suffix in (".safetensors", ".bin") and not path.is_dir():
         return _adapter(path, path.parent / ADAPTER_CONFIG, rows)
     if path.is_dir():
         found = _folder(path, rows)
