@@ -76,7 +76,7 @@ class Options:
     model: str = flag("method", "a checkpoint's name or folder: the frozen T5", "t5-base", metavar="NAME")
     source_prompts: list[str] = flag(
         "method",
-        "prompts to mix: run folders of --method prompt, or .safetensors, .pt, .npy files "
+        "prompts to mix: run folders of --method prompt, .safetensors, .pt, .npy files, or PEFT's adapters "
         "(default: the runs of the paper's six sources under runs/)",
         [],
         nargs="+",
