@@ -10,7 +10,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +17,8 @@ from attempt.attention import VARIANTS, PromptAttention
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
 from attempt.errors import AttemptError
 from attempt.files import write_whole
+from attempt.foreign import ADAPTER_FILES, AUTHORS_G, is_foreign, read_authors_attention, read_foreign
 from attempt.prompt import SoftPrompt
-from model.checkpoint import read_torch
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5
 
@@ -165,19 +164,23 @@ def load_sources(paths: list[Path]) -> tuple[Tensor, list[str]]:
 
 
 def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
-    """A run's target prompts (K,L,D) and their tasks, of a mixture's run too; or the prompt of a file."""
-    if path.is_dir() or path.suffix == ".safetensors":
-        prompt, config = load_prompt(path)
-        return prompt.target.detach(), _names(config)
-    return load_sources([path])
+    """The target prompts (K,L,D) of a run or file, of a mixture's too, and their tasks."""
+    _, target, names = _read_prompts(path)
+    return target, names
 
 
 def read_attention(path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's G, under their names in PromptAttention."""
-    prompt, _ = load_prompt(path)
-    if prompt.attention is None:
+    """The tensors of a run's G, under their names in PromptAttention; also the authors', and the replication's."""
+    if path.is_dir() and (path / AUTHORS_G).exists():
+        return read_authors_attention(path)
+    if is_foreign(path):
+        attention = read_foreign(path).attention
+    else:
+        network = load_prompt(path)[0].attention
+        attention = {} if network is None else network.state_dict()
+    if not attention:
         raise AttemptError(f"{path}: expected a run of --method attempt, whose G to start from, found none")
-    return prompt.attention.state_dict()
+    return attention
 
 
 def change_sources(
@@ -206,30 +209,25 @@ def change_sources(
     return changed, dataclasses.replace(config, sources=names)
 
 
-def _names(config: PromptConfig) -> list[str]:
-    return ["+".join(config.tasks)] if config.shared else config.tasks
-
-
 def _read_source(path: Path) -> list[tuple[str, Tensor]]:
-    """The (name, prompt (L,D)) pairs of a file or run folder: our checkpoints, a bare .pt tensor, a .npy array."""
-    if path.is_dir() or path.suffix == ".safetensors":
-        prompt, config = load_prompt(path)
-        if config.method == "attempt":
-            raise AttemptError(
-                f"{path}: expected a run of --method prompt or spot as a source, found --method {config.method}, "
-                "whose prompt depends on the instance"
-            )
-        return list(zip(_names(config), prompt.target.detach().unbind(), strict=True))
-    if path.suffix == ".npy":
-        try:
-            found: object = torch.from_numpy(np.load(path, allow_pickle=False))
-        except Exception as e:  # NumPy parses the header as Python text: a damaged one fails in many ways
-            problem = " ".join(str(e).split())
-            raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {problem}") from None
-    else:
-        found = read_torch(path)
-    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point() or not found.numel():
-        what = f"shape {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-        raise AttemptError(f"{path}: expected one float tensor (prompt length, model width), found {what}")
-    # clone: the tensor may be a view on a larger storage, and may be a Parameter
-    return [(path.stem.removesuffix("_prompt"), found.detach().float().clone())]
+    """The (name, prompt (L,D)) pairs of a file or folder: our checkpoints and runs, or another program's."""
+    mixture, target, names = _read_prompts(path)
+    if mixture:
+        raise AttemptError(
+            f"{path}: expected a prompt or a run of --method prompt or spot as a source, found ATTEMPT's, "
+            "whose prompt depends on the instance"
+        )
+    return list(zip(names, target.unbind(), strict=True))
+
+
+def _read_prompts(path: Path) -> tuple[bool, Tensor, list[str]]:
+    """Whether it is a mixture's, the target prompts (K,L,D), and their names."""
+    if is_foreign(path):
+        found = read_foreign(path)
+        place = path.parent if path.name in ADAPTER_FILES else path  # an adapter has its folder's name
+        name = place.name if place.is_dir() else place.stem.removesuffix("_prompt")
+        numbered = [f"{name}-{i}" for i in range(len(found.target))]
+        return bool(found.attention), found.target, found.tasks or ([name] if len(found.target) == 1 else numbered)
+    prompt, config = load_prompt(path)
+    names = ["+".join(config.tasks)] if config.shared else config.tasks
+    return config.method == "attempt", prompt.target.detach(), names

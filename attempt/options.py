@@ -92,7 +92,8 @@ class Options:
     shared_prompt: bool = flag("prompt", "one prompt for all tasks, instead of one each", False, action="store_true")
     source_prompts: list[str] = flag(
         "sources",
-        "prompts to mix or to start from: run folders of --method prompt or spot, or .safetensors, .pt, .npy files "
+        "prompts to mix or to start from: run folders of --method prompt or spot, .safetensors, .pt, .npy files, or "
+        "PEFT's adapters "
         "(default: the runs of the paper's six sources under runs/)",
         [],
         nargs="+",

@@ -1,10 +1,13 @@
 """What all tests share: the real files beside the repository, and a tiny checkpoint that needs none of them."""
 
+import hashlib
 import os
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
+from glue_files import HOST
 from hugging_face import COMMON, V11, random_state, save
 
 REPOSITORY = Path(__file__).parent.parent
@@ -72,3 +75,32 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # spare rows at the end, as in the real files (32,000 pieces, 100 sentinels, 32,128 rows)
     fields = COMMON | V11 | {"vocab_size": (pieces + 100) // 32 * 32 + 32}
     return save(folder, fields, random_state(fields))
+
+
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --data-dir with a small CoLA and a small RTE, and the checksums.tsv that vouches for them."""
+    root = tmp_path_factory.mktemp("glue")
+    draw = random.Random(1)
+    cola = {split: "".join(f"x\t{draw.randint(0, 1)}\t\t{s}\n" for s in sentences(n, n)[:n]) for split, n in
+            (("train", 40), ("dev", 24))}  # fmt: skip
+    header = "index\tsentence1\tsentence2\tlabel\n"
+    rte = {
+        split: header
+        + "".join(
+            f"{i}\t{a}\t{b}\t{draw.choice(['entailment', 'not_entailment'])}\n"
+            for i, (a, b) in enumerate(zip(sentences(n, n)[:n], sentences(n, n + 1)[:n], strict=True))
+        )
+        for split, n in (("train", 30), ("dev", 16))
+    }
+    rows = ["path\tbytes\tsha256"]
+    for name, members in (("CoLA", cola), ("RTE", rte)):
+        path = root / HOST / "glue/data" / f"{name}.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            for split, text in members.items():
+                archive.writestr(f"{name}/{split}.tsv", text)
+        content = path.read_bytes()
+        rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
+    (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
+    return root

@@ -1,16 +1,12 @@
 """train.py and eval.py from end to end, on a tiny random T5 and small files in GLUE's layout."""
 
-import hashlib
 import json
-import random
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import sentences
 
 import eval
 import train
@@ -19,37 +15,6 @@ from attempt.machine import Machine
 from attempt.options import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
-
-HOST = "dl.fbaipublicfiles.com"
-
-
-@pytest.fixture(scope="session")
-def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A --data-dir with a small CoLA and a small RTE, and the checksums.tsv that vouches for them."""
-    root = tmp_path_factory.mktemp("glue")
-    draw = random.Random(1)
-    cola = {split: "".join(f"x\t{draw.randint(0, 1)}\t\t{s}\n" for s in sentences(n, n)[:n]) for split, n in
-            (("train", 40), ("dev", 24))}  # fmt: skip
-    header = "index\tsentence1\tsentence2\tlabel\n"
-    rte = {
-        split: header
-        + "".join(
-            f"{i}\t{a}\t{b}\t{draw.choice(['entailment', 'not_entailment'])}\n"
-            for i, (a, b) in enumerate(zip(sentences(n, n)[:n], sentences(n, n + 1)[:n], strict=True))
-        )
-        for split, n in (("train", 30), ("dev", 16))
-    }
-    rows = ["path\tbytes\tsha256"]
-    for name, members in (("CoLA", cola), ("RTE", rte)):
-        path = root / HOST / "glue/data" / f"{name}.zip"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path, "w") as archive:
-            for split, text in members.items():
-                archive.writestr(f"{name}/{split}.tsv", text)
-        content = path.read_bytes()
-        rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
-    (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
-    return root
 
 
 @pytest.fixture(scope="session")
