@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from attempt.build import find_sources, new_prompt
 from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
+from attempt.command import parse
 from attempt.errors import AttemptError
 from attempt.optimizer import Adafactor, learning_rate_factor
-from attempt.options import Options, Plan, parse
+from attempt.options import Options, Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
-from data.batches import Batch, TokenSet, bucketed, collate
+from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
 from data.tasks import Task, describe_tasks, get_task
 from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
@@ -43,11 +44,12 @@ def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Ba
     """The batches of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
     step, epoch = 0, 0
     while True:
-        for rows in bucketed(tokens.lengths, options.batch_size, options.seed, epoch):
+        rows = epoch_rows(tokens.tasks, options.mixing_cap, options.seed, epoch)
+        for batch in bucketed(tokens.lengths[rows], options.batch_size, options.seed, epoch):
             if step == options.steps:
                 return
             if step >= first:
-                yield collate(tokens, rows)
+                yield collate(tokens, rows[batch].tolist())
             step += 1
         epoch += 1
 
@@ -250,7 +252,7 @@ def summarize(trainer: Trainer) -> None:
         for group in trainer.optimizer.param_groups
     ]
     lines.append(f"trainable  {count(trainer.prompt):,} parameters: {', '.join(groups)}")
-    epochs = options.steps * options.batch_size / len(tokens)
+    epochs = options.steps * options.batch_size / options.epoch_examples(np.bincount(tokens.tasks).tolist())
     lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
     lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
     lines.append(f"           evaluation every {options.eval_every} steps")
@@ -293,7 +295,7 @@ def start(argv: Sequence[str] | None) -> None:
         plan = options
         prompt, config = load_prompt(run.last)
     else:
-        examples = sum(len(task["train"].examples) for task in splits)
+        examples = options.epoch_examples([len(task["train"].examples) for task in splits])
         plan = Plan.complete(options, examples, None if sources is None else sources.size(1))
         labels = [task.label_texts(options.labels) for task in tasks]
         embedding = backbone.t5.embedding.weight.cpu()

@@ -1,17 +1,16 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
-import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt.attention import VARIANTS
 from attempt.errors import AttemptError
-from attempt.flags import Parser, above_zero, flag, natural, number, positive, share
+from attempt.flags import above_zero, flag, natural, number, positive, share
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,14 @@ class Options:
         "paper: dev and test cut from the official sets (Asai et al.); official: train, and dev as test too",
         "paper",
         choices=["paper", "official"],
+    )
+    mixing_cap: int | None = flag(
+        "task",
+        "with several tasks: at most N examples of each in an epoch, drawn anew for each epoch, so that large "
+        "tasks do not crowd out small ones (default: all; 524288: Vu et al.)",
+        None,
+        type=positive,
+        metavar="N",
     )
     max_source_length: int = flag(
         "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
@@ -213,6 +220,10 @@ class Options:
     def folder(self) -> Path:
         return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")
 
+    def epoch_examples(self, sizes: Sequence[int]) -> int:
+        """Examples in an epoch, from the tasks' numbers of training examples: at most --mixing-cap of each."""
+        return sum(min(size, self.mixing_cap or size) for size in sizes)
+
 
 @dataclass(frozen=True)
 class Plan(Options):
@@ -231,7 +242,7 @@ class Plan(Options):
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of training examples, or on the sources."""
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
         small, mixture, adamw = examples <= 10_000, options.method == "attempt", options.optimizer == "adamw"
         epoch = math.ceil(examples / options.batch_size)  # in steps
         steps = options.steps or epoch * (options.epochs or (20 if small else 10 if mixture else 5))
@@ -275,72 +286,3 @@ class Plan(Options):
             good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
         if not good:
             raise ValueError(f"{name}: {value!r}")
-
-
-# These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
-
-
-def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> tuple[Options, bool]:
-    """The command line -> the run's options, a Plan where an earlier run goes on, and whether it is a dry run.
-
-    lists: for each key, `--list-KEY` prints the text and ends the program.
-    """
-    parser = Parser(
-        prog="train.py",
-        description="Train soft prompts, and mixtures of them, for a frozen T5.",
-        argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of `lists`
-        allow_abbrev=False,
-    )
-    groups: dict[str, Callable[..., Any]] = {}
-    for option in dataclasses.fields(Options):
-        settings = dict(option.metadata)
-        name = settings.pop("group")
-        if name not in groups:
-            groups[name] = parser.add_argument_group(name).add_argument
-        default = option.default
-        if default is not MISSING and default is not None and "action" not in settings:
-            settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
-        spelled = settings.pop("option", "--" + option.name.replace("_", "-"))
-        groups[name](spelled, dest=option.name, **settings)
-    groups["run"](
-        "--resume",
-        nargs="?",
-        const=True,
-        metavar="DIR",
-        help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
-    )
-    groups["run"]("--dry-run", action="store_true", help="load everything, show one batch and stop")
-    for name, text in (lists or {}).items():
-        groups["run"](f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
-    given = vars(parser.parse_args(argv))
-    resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
-    if "steps" in given and "epochs" in given:
-        parser.error("expected --steps or --epochs, found both")
-    if "shots" in given and "train_examples" in given:
-        parser.error("expected --shots or --train-examples, found both")
-    if resume is None:
-        if "task" not in given:
-            parser.error("expected --task TASK")
-        return Options(**given), dry_run
-    if resume is True and not given.keys() & {"task", "out"}:
-        parser.error("expected --resume DIR")
-    folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
-    return _resumed(folder, given), dry_run
-
-
-def _resumed(folder: Path, given: dict[str, Any]) -> Plan:
-    stored = Plan.read(folder / "config.json")
-    differences = [
-        f"--{name.replace('_', '-')} {given[name]} (was {getattr(stored, name)})"
-        for name in given
-        if name not in MACHINE_FLAGS and given[name] != getattr(stored, name)
-    ]
-    if differences:
-        raise AttemptError(
-            f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
-            "leave them out, or start another run with another --out"
-        )
-    machine = {name: value for name, value in given.items() if name in MACHINE_FLAGS and name != "out"}
-    return dataclasses.replace(stored, out=str(folder), **machine)

@@ -138,6 +138,24 @@ def bucketed(
     return result
 
 
+def epoch_rows(tasks: NDArray[np.int64], cap: int | None, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The positions of an epoch's examples, in order: all, or at most `cap` of each task, drawn anew each epoch.
+
+    tasks: (N,) which task an example belongs to. A task of n examples so has min(n, cap) of sum_k min(n_k, cap):
+    examples-proportional mixing with an artificial size limit (Raffel et al. 2020, sec. 3.5.2; Vu et al. 2022).
+    The draw depends on the seed, the epoch and the task alone, so a resumed run sees the same examples.
+    """
+    if cap is None:
+        return np.arange(len(tasks))
+    rows = []
+    for task in np.unique(tasks):
+        own = np.flatnonzero(tasks == task)
+        # 1 + task: NumPy takes [seed, epoch, 0] for [seed, epoch], the generator of the batches' order
+        rng = np.random.default_rng([seed % 2**64, epoch, 1 + int(task)])
+        rows.append(own if len(own) <= cap else np.sort(rng.choice(own, cap, replace=False)))
+    return np.concatenate([np.empty(0, np.int64), *rows])
+
+
 def collate(data: TokenSet, index: Sequence[int], multiple: int = 8) -> Batch:
     """Pads the examples at `index`: sources to a multiple of `multiple` tokens, targets to the longest.
 

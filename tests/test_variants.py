@@ -111,7 +111,7 @@ COUNTS = {  # at D = 8, R = 100, one target of L = 3
 
 
 def built(*flags: str) -> SoftPrompt:
-    from attempt.options import parse  # noqa: PLC0415
+    from attempt.command import parse  # noqa: PLC0415
 
     options = parse(["--task", "cola", "--prompt-length", "3", *flags])[0]
     plan = Plan.complete(options, 10, 3)
