@@ -24,8 +24,8 @@ from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
-from data.tasks import Task, describe_tasks, get_task
-from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
+from data.tasks import Task, describe_tasks
+from eval import Backbone, Split, describe, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
 
 
@@ -237,6 +237,9 @@ def summarize(trainer: Trainer) -> None:
     for task in trainer.splits:
         sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
         lines.append(f"task       {task['train'].task.name}: {sizes} examples")
+        if task["train"].task.split == "given":
+            answers = ", ".join(task["train"].task.labels)
+            lines.append(f"           its answers are {f'the labels {answers}' if answers else 'free text'}")
     if tokens.cut_sources:
         lines.append(f"           {tokens.cut_sources:,} training texts are cut to {options.max_source_length} tokens")
     if tokens.cut_targets:
@@ -322,7 +325,7 @@ def distinct_tasks(options: Options) -> list[Task]:
     repeated = sorted({name for name in options.task if options.task.count(name) > 1})
     if repeated:
         raise AttemptError(f"--task: expected each task once, found {', '.join(repeated)} again")
-    return [get_task(name) for name in options.task]
+    return [find_task(name, options) for name in options.task]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,11 +57,21 @@ def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> tu
     if resume is None:
         if "task" not in given:
             parser.error("expected --task TASK")
+        _check_files(parser, given)
         return Options(**given), dry_run
     if resume is True and not given.keys() & {"task", "out"}:
         parser.error("expected --resume DIR")
     folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
     return _resumed(folder, given), dry_run
+
+
+def _check_files(parser: Parser, given: dict[str, Any]) -> None:
+    """A user's files come with all that is needed to read them, or not at all."""
+    needed = ("train_file", "dev_file", "source_field", "target_field")
+    found = [f"--{name.replace('_', '-')}" for name in (*needed, "test_file", "answers") if name in given]
+    missing = [f"--{name.replace('_', '-')}" for name in needed if name not in given]
+    if found and missing:
+        parser.error(f"expected {', '.join(missing)} too, found {', '.join(found)} alone")
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> Plan:

@@ -18,6 +18,26 @@ class Options:
     """All that decides a run, as the user said it. What is None depends on the data, and a Plan has it."""
 
     task: list[str] = flag("task", "one or more tasks, e.g. mnli, or: rte mrpc cola", nargs="+", metavar="TASK")
+    train_file: str | None = flag(
+        "task",
+        "training examples of the one task in --task that is not built in: .tsv, .csv or .jsonl, also .gz; goes with "
+        "--dev-file, --source-field and --target-field",
+        None,
+        metavar="FILE",
+    )
+    dev_file: str | None = flag("task", "examples to choose the best prompt by", None, metavar="FILE")
+    test_file: str | None = flag("task", "examples to score at the end (default: --dev-file's)", None, metavar="FILE")
+    source_field: list[str] = flag(
+        "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
+    )
+    target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
+    answers: str | None = flag(
+        "task",
+        "the files' answers: labels, or any text (default: labels where the training file has at most 20 "
+        "different answers, and fewer than half as many as rows)",
+        None,
+        choices=["labels", "text"],
+    )
     labels: str = flag(
         "task",
         "how answers are written: digits (Asai et al.) or the words T5 knows",

@@ -96,8 +96,11 @@ def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
                 yield file
 
 
-def text_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, str]]:
-    """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark."""
+def text_lines(path: Path, member: str | None = None, advice: str = "get it again") -> Iterator[tuple[str, str]]:
+    """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark.
+
+    advice: how the errors end.
+    """
     kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
     number = 0
     try:
@@ -108,10 +111,10 @@ def text_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, str
     except KeyError:
         raise AttemptError(f"expected {member} in {path}, found none: get the {kind} again") from None
     except UnicodeDecodeError as error:
-        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: get it again") from error
+        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from error
     except DAMAGED as error:
         inside = f" with {member}" if member else ""
-        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: get it again") from error
+        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: {advice}") from error
 
 
 def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:

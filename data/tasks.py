@@ -48,7 +48,7 @@ class Task:
     metrics: tuple[str, ...]
     """Names of functions of data/metrics.py; the first decides which checkpoint is the best."""
     split: str
-    """How the paper's splits are cut: "small", "large" or "native" (data/splits.py)."""
+    """How the paper's splits are cut: "small", "large", "native", or "given": not at all (data/splits.py)."""
     spelled: tuple[str, ...] = ("0", "1")
     """The labels as the task's files spell them, in the order of `labels`."""
     read: Reader = read_glue
