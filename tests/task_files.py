@@ -166,7 +166,7 @@ FILES: dict[str, Any] = {
         "aclImdb/train/urls_pos.txt": "http://example.com",
         "aclImdb/test/neg/0_2.txt": "Cold.",
     },
-    f"{AG_NEWS}/train.csv": '"3","Oil \\$46 a ""barrel""","Reuters - Records\\nearly fell,\\\\at  last."\n'
+    f"{AG_NEWS}/train.csv": '"3","Oil at US\\$46 a ""barrel""","Reuters - Records\\nearly fell,\\\\at  last."\n'
     '"4","A","B #39;s"\n',
     f"{AG_NEWS}/test.csv": '"1","C","D"\n"2","E","F"\n',
     **{
@@ -205,7 +205,7 @@ FIRST = {  # the first example of train: its text, its target as a digit and as 
     "yelp": ('yelp sentence: Said "go", and went.', "1", "positive"),
     "snli": ("snli premise: A. hypothesis: B.", "1", "neutral"),
     "imdb": ("imdb sentence: Bad, café.", "0", "negative"),
-    "ag_news": ('ag_news text: Oil $46 a "barrel" Reuters - Records nearly fell, at last.', "2", "Business"),
+    "ag_news": ('ag_news text: Oil at US$46 a "barrel" Reuters - Records nearly fell, at last.', "2", "Business"),
 }
 
 

@@ -51,7 +51,7 @@ READ: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]] = {
 def test_each_format_is_read_also_gzipped_with_a_mark_and_with_crlf(tmp_path: Path, ending: str) -> None:
     text, expected = READ[ending]
     crlf = text.replace("\r\n", "\n").replace("\n", "\r\n")
-    for i, content in enumerate((text, "\ufeff" + text, crlf, text.rstrip("\n"), text + "\n\n")):
+    for i, content in enumerate((text, "\ufeff" + text, crlf, crlf + "\r\n", text.rstrip("\n"), text + "\n\n")):
         for name in (f"{i}{ending}", f"{i}{ending}.gz"):
             assert rows_of(tmp_path / name, content) == expected, (name, content)
 
