@@ -26,7 +26,8 @@ from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
-from data.tasks import Example, Task, get_task, load_official
+from data.tasks import TASKS, Example, Task, get_task, load_official
+from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
 from model.tokenizer import Tokenizer
@@ -68,11 +69,29 @@ class Split:
     """Tokens that an answer may have, EOS included."""
 
 
+def find_task(name: str, options: Options) -> Task:
+    """The task of that name: a built-in one, or that of the user's files, which belong to the one name that is not."""
+    others = [other for other in options.task if other not in TASKS]
+    if options.train_file is None or options.dev_file is None or options.target_field is None:
+        return get_task(name)
+    if not others:
+        raise AttemptError(
+            f"--task: expected a name of its own for the task of {options.train_file}, found the built-in "
+            f"{', '.join(options.task)} alone; add another, e.g. --task mine"
+        )
+    if others != [name]:
+        return get_task(name)
+    columns = tuple(options.source_field), options.target_field
+    return user_task(
+        name, UserFiles(options.train_file, options.dev_file, options.test_file, *columns, options.answers)
+    )
+
+
 def load_splits(
     name: str, number: int, names: Sequence[str], options: Options, downloader: Downloader, tokenizer: Tokenizer
 ) -> dict[str, Split]:
     """Some splits of a task, by name: train, dev, test. `number` says which of the prompts is the task's."""
-    task = get_task(name)
+    task = find_task(name, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
     # Free text has no longest label: its longest training answer is long enough.
@@ -164,7 +183,8 @@ def evaluate(argv: Sequence[str] | None) -> None:
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     run = Run(given.run)
-    names = ("model", "eval_batch_size", "device", "precision", "mirror", "data_dir")
+    files = ("train_file", "dev_file", "test_file")
+    names = (*files, "model", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     options = dataclasses.replace(Plan.read(run.config), **changes)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
@@ -210,6 +230,9 @@ def new_parser() -> Parser:
     add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
     add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
     add("--save-checkpoint", type=Path, metavar="FILE", help="write the mixture with its changed sources")
+    add("--train-file", metavar="FILE", help="the user's training file, if it has moved since (default: the run's)")
+    add("--dev-file", metavar="FILE", help="the same for dev, or other examples (default: the run's)")
+    add("--test-file", metavar="FILE", help="the same for test, or other examples (default: the run's)")
     add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
     add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")

@@ -22,10 +22,10 @@ from attempt.options import Options, Plan
 from attempt.run import Run
 from attempt.series import train_series
 from attempt.trainer import Trainer, count
-from data.batches import Batch, TokenSet, bucketed, collate
+from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
-from data.tasks import Task, describe_tasks, get_task
-from eval import Backbone, Split, describe, load_splits, mixture_weights, score_split
+from data.tasks import describe_tasks, expand
+from eval import Backbone, Split, describe, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
 
 
@@ -33,11 +33,12 @@ def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Ba
     """The batches of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
     step, epoch = 0, 0
     while True:
-        for rows in bucketed(tokens.lengths, options.batch_size, options.seed, epoch):
+        rows = epoch_rows(tokens.parts, options.mixing_cap, options.seed, epoch)
+        for batch in bucketed(tokens.lengths[rows], options.batch_size, options.seed, epoch):
             if step == options.steps:
                 return
             if step >= first:
-                yield collate(tokens, rows)
+                yield collate(tokens, rows[batch].tolist())
             step += 1
         epoch += 1
 
@@ -165,6 +166,9 @@ def summarize(job: Job) -> None:
     for task in job.splits:
         sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
         lines.append(f"task       {task['train'].task.name}: {sizes} examples")
+        if task["train"].task.split == "given":
+            answers = ", ".join(task["train"].task.labels)
+            lines.append(f"           its answers are {f'the labels {answers}' if answers else 'free text'}")
     if tokens.cut_sources:
         lines.append(f"           {tokens.cut_sources:,} training texts are cut to {options.max_source_length} tokens")
     if tokens.cut_targets:
@@ -183,7 +187,7 @@ def summarize(job: Job) -> None:
         for group in trainer.optimizer.param_groups
     ]
     lines.append(f"trainable  {count(trainer.trained):,} parameters: {', '.join(groups)}")
-    epochs = options.steps * options.batch_size / len(tokens)
+    epochs = options.steps * options.batch_size / options.epoch_examples(np.bincount(tokens.parts).tolist())
     lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
     lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
     lines.append(f"           evaluation every {options.eval_every} steps")
@@ -210,7 +214,7 @@ def show_batch(job: Job) -> None:
 def prepare(options: Options) -> Job:
     """Load everything; a Plan is an earlier run's, which goes on."""
     run, resumed, baseline = Run(options.folder()), isinstance(options, Plan), options.method in METHODS
-    tasks = distinct_tasks(options)
+    tasks = [find_task(name, options) for name in options.task]
     sources, source_names = find_sources(options) if options.method == "attempt" and not resumed else (None, [])
 
     # the T5, and the data as ids
@@ -222,7 +226,8 @@ def prepare(options: Options) -> Job:
     ]
     tokens = TokenSet.join([task["train"].tokens for task in splits])
     length = given_length(options) if sources is None else sources.size(1)
-    plan = options if isinstance(options, Plan) else Plan.complete(options, len(tokens), length)
+    examples = options.epoch_examples([len(task["train"].examples) for task in splits])
+    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
 
     # what is trained
     torch.manual_seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
@@ -261,16 +266,18 @@ def train_run(options: Options, dry_run: bool = False) -> None:
     job.finish()
 
 
-def distinct_tasks(options: Options) -> list[Task]:
-    repeated = sorted({name for name in options.task if options.task.count(name) > 1})
-    if repeated:
-        raise AttemptError(f"--task: expected each task once, found {', '.join(repeated)} again")
-    return [get_task(name) for name in options.task]
+def expanded(options: Options) -> Options:
+    """With the tasks of a group in its name's place. Before anything is loaded, an unknown task is told."""
+    options = dataclasses.replace(options, task=expand(options.task))
+    for name in options.task:
+        find_task(name, options)
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
+        command = dataclasses.replace(command, options=expanded(command.options))
         if command.several and not command.dry_run:
             train_series(command, train_run)
         else:

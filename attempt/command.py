@@ -61,6 +61,7 @@ def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> Co
         if "task" not in given:
             parser.error("expected --task TASK")
         check_uses(parser, given)
+        check_files(parser, given)
         return Command(Options(**given), dry_run, seeds, separately)
     if seeds or separately:
         parser.error("expected --resume of one run; to go on with --seeds or --separately, give the same command again")
@@ -124,6 +125,15 @@ def check_uses(parser: Parser, given: dict[str, Any]) -> None:
         parser.error(
             "expected --init, the prompt to start from, or the flags that choose one by --transfer, found both"
         )
+
+
+def check_files(parser: Parser, given: dict[str, Any]) -> None:
+    """A user's files come with all that is needed to read them, or not at all."""
+    needed = ("train_file", "dev_file", "source_field", "target_field")
+    found = [spelled(name) for name in (*needed, "test_file", "answers") if name in given]
+    missing = [spelled(name) for name in needed if name not in given]
+    if found and missing:
+        parser.error(f"expected {', '.join(missing)} too, found {', '.join(found)} alone")
 
 
 def differences(stored: Plan, given: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -19,6 +20,26 @@ class Options:
     """All that decides a run, as the user said it. What is None depends on the data, and a Plan has it."""
 
     task: list[str] = flag("task", "one or more tasks, e.g. mnli, or: rte mrpc cola", nargs="+", metavar="TASK")
+    train_file: str | None = flag(
+        "task",
+        "training examples of the one task in --task that is not built in: .tsv, .csv or .jsonl, also .gz; goes with "
+        "--dev-file, --source-field and --target-field",
+        None,
+        metavar="FILE",
+    )
+    dev_file: str | None = flag("task", "examples to choose the best prompt by", None, metavar="FILE")
+    test_file: str | None = flag("task", "examples to score at the end (default: --dev-file's)", None, metavar="FILE")
+    source_field: list[str] = flag(
+        "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
+    )
+    target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
+    answers: str | None = flag(
+        "task",
+        "the files' answers: labels, or any text (default: labels where the training file has at most 20 "
+        "different answers, and fewer than half as many as rows)",
+        None,
+        choices=["labels", "text"],
+    )
     labels: str = flag(
         "task",
         "how answers are written: digits (Asai et al.) or the words T5 knows",
@@ -48,6 +69,14 @@ class Options:
         "paper: dev and test cut from the official sets (Asai et al.); official: train, and dev as test too",
         "paper",
         choices=["paper", "official"],
+    )
+    mixing_cap: int | None = flag(
+        "task",
+        "with several tasks: at most N examples of each in an epoch, drawn anew for each epoch, so that large "
+        "tasks do not crowd out small ones (default: all; 524288: Vu et al.)",
+        None,
+        type=positive,
+        metavar="N",
     )
     max_source_length: int = flag(
         "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
@@ -258,6 +287,10 @@ class Options:
     def folder(self) -> Path:
         return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")
 
+    def epoch_examples(self, sizes: Sequence[int]) -> int:
+        """Examples in an epoch, from the tasks' numbers of training examples: at most --mixing-cap of each."""
+        return sum(min(size, self.mixing_cap or size) for size in sizes)
+
 
 @dataclass(frozen=True)
 class Plan(Options):
@@ -277,7 +310,7 @@ class Plan(Options):
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of training examples, or on the sources."""
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
         method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
         epoch = math.ceil(examples / options.batch_size)  # in steps
         passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10

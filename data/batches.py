@@ -28,7 +28,9 @@ class TokenSet:
     targets: NDArray[np.int32]
     target_offsets: NDArray[np.int64]
     tasks: NDArray[np.int64]
-    """(N,) which task an example belongs to."""
+    """(N,) whose prompt an example gets: its task's number, or 0 where the tasks share one."""
+    parts: NDArray[np.int64]
+    """(N,) which of the joined sets an example comes from."""
     max_source: int
     """Longest source allowed, in tokens with the eos."""
     cut_sources: int = 0
@@ -53,7 +55,8 @@ class TokenSet:
         source = _flat([e.source for e in examples], encode, max_source, eos)
         target = _flat([e.target for e in examples], encode, max_target, eos)
         tasks = np.full(len(examples), task, np.int64)
-        return TokenSet(*source[:2], *target[:2], tasks, max_source, source[2], target[2])
+        parts = np.zeros(len(examples), np.int64)
+        return TokenSet(*source[:2], *target[:2], tasks, parts, max_source, source[2], target[2])
 
     @staticmethod
     def join(sets: Sequence["TokenSet"]) -> "TokenSet":
@@ -64,6 +67,7 @@ class TokenSet:
             np.concatenate([s.targets for s in sets]),
             _join_offsets([s.target_offsets for s in sets]),
             np.concatenate([s.tasks for s in sets]),
+            np.repeat(np.arange(len(sets)), [len(s) for s in sets]),
             max(s.max_source for s in sets),
             sum(s.cut_sources for s in sets),
             sum(s.cut_targets for s in sets),
@@ -136,6 +140,24 @@ def bucketed(
         cut = _cut(part, batch_size)
         result += [cut[i] for i in rng.permutation(len(cut))]
     return result
+
+
+def epoch_rows(parts: NDArray[np.int64], cap: int | None, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The positions of an epoch's examples, in order: all, or at most `cap` of each task, drawn anew each epoch.
+
+    parts: (N,) the number of an example's task. A task of n examples so has min(n, cap) of sum_k min(n_k, cap):
+    examples-proportional mixing with an artificial size limit (Raffel et al. 2020, sec. 3.5.2; Vu et al. 2022).
+    The draw depends on the seed, the epoch and the task alone, so a resumed run sees the same examples.
+    """
+    if cap is None:
+        return np.arange(len(parts))
+    rows = []
+    for part in np.unique(parts):
+        own = np.flatnonzero(parts == part)
+        # 1 + part: NumPy takes [seed, epoch, 0] for [seed, epoch], the generator of the batches' order
+        rng = np.random.default_rng([seed % 2**64, epoch, 1 + int(part)])
+        rows.append(own if len(own) <= cap else np.sort(rng.choice(own, cap, replace=False)))
+    return np.concatenate([np.empty(0, np.int64), *rows])
 
 
 def collate(data: TokenSet, index: Sequence[int], multiple: int = 8) -> Batch:

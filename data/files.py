@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -96,8 +96,11 @@ def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
                 yield file
 
 
-def text_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, str]]:
-    """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark."""
+def text_lines(path: Path, member: str | None = None, advice: str = "get it again") -> Iterator[tuple[str, str]]:
+    """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark.
+
+    advice: how the errors end.
+    """
     kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
     number = 0
     try:
@@ -108,10 +111,28 @@ def text_lines(path: Path, member: str | None = None) -> Iterator[tuple[str, str
     except KeyError:
         raise AttemptError(f"expected {member} in {path}, found none: get the {kind} again") from None
     except UnicodeDecodeError as error:
-        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: get it again") from error
+        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from error
     except DAMAGED as error:
         inside = f" with {member}" if member else ""
-        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: get it again") from error
+        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: {advice}") from error
+
+
+def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
+    """(member, text) of each file that lies in one of the folders, in the archive's order.
+
+    In one pass: to look up one member after another would unpack the archive as many times.
+    """
+    name = ""
+    try:
+        with tarfile.open(path, "r|gz") as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if member.isfile() and name.rpartition("/")[0] in folders:
+                    yield name, cast("IO[bytes]", tar.extractfile(member)).read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AttemptError(f"{path}/{name}: expected UTF-8 text, found {error}: get it again") from None
+    except DAMAGED as error:
+        raise AttemptError(f"expected a tar.gz at {path}, found {error}: get it again") from None
 
 
 def cells(

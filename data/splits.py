@@ -29,7 +29,10 @@ def paper_splits(task: Task, official: dict[str, list[Example]], seed: int = PAP
     large:  the train set permuted; the first 1000 are dev, the rest train; test = the official test set where it
             has labels, else dev. ReCoRD: queries, not rows; in dev each has one row.
     native: dev and test as they are; MNLI: dev = mismatched, test = matched.
+    given:  a user's own files, see `given_splits`.
     """
+    if task.split == "given":
+        return given_splits(official)
     train = official["train"]
     if task.split == "native":
         if "dev_matched" in official:
@@ -54,8 +57,15 @@ def paper_splits(task: Task, official: dict[str, list[Example]], seed: int = PAP
 
 def official_splits(task: Task, official: dict[str, list[Example]]) -> dict[str, list[Example]]:
     """The official train and dev sets, dev serving as test too (MNLI: the matched one; Yelp has test alone)."""
+    if task.split == "given":
+        return given_splits(official)
     dev = next(official[name] for name in ("dev_matched", "dev", "test") if name in official)
     return {"train": official["train"], "dev": dev, "test": dev}
+
+
+def given_splits(files: dict[str, list[Example]]) -> dict[str, list[Example]]:
+    """A user's own files as they are; dev serves as test too where there is no test file."""
+    return {"train": files["train"], "dev": files["dev"], "test": files.get("test", files["dev"])}
 
 
 def take(examples: list[T], n: int, seed: int = PAPER_SEED) -> list[T]:

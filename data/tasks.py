@@ -13,7 +13,7 @@ from typing import Any
 from attempt.errors import AttemptError
 from data.files import Fetch, Row
 from data.glue import read_glue, read_mrpc
-from data.others import read_snli, read_tables, read_winogrande, read_yelp
+from data.others import read_ag_news, read_imdb, read_snli, read_tables, read_winogrande, read_yelp
 from data.questions import read_mrqa, read_squad
 from data.superglue import read_superglue
 
@@ -48,7 +48,7 @@ class Task:
     metrics: tuple[str, ...]
     """Names of functions of data/metrics.py; the first decides which checkpoint is the best."""
     split: str
-    """How the paper's splits are cut: "small", "large" or "native" (data/splits.py)."""
+    """How the paper's splits are cut: "small", "large", "native", or "given": not at all (data/splits.py)."""
     spelled: tuple[str, ...] = ("0", "1")
     """The labels as the task's files spell them, in the order of `labels`."""
     read: Reader = read_glue
@@ -71,6 +71,7 @@ PAIR = ("sentence1", "sentence2")
 NLI_FIELDS = ("premise", "hypothesis")
 CB = ("entailment", "contradiction", "neutral")
 BOOL = ("False", "True")
+TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def _super(name: str, fields: tuple[str, ...], labels: tuple[str, ...], *metrics: str, **more: Any) -> Task:
@@ -123,6 +124,8 @@ TASKS: dict[str, Task] = {
     "paws": Task("paws", PAIR, ("not_paraphrase", "paraphrase"), ("accuracy",), "native", read=read_tables),
     "yelp": Task("yelp", ("sentence",), ("negative", "positive"), ("accuracy",), "large", ("1", "2"), read_yelp),
     "snli": Task("snli", NLI_FIELDS, NLI, ("accuracy",), "large", NLI, read_snli),
+    "imdb": Task("imdb", ("sentence",), ("negative", "positive"), ("accuracy",), "large", ("neg", "pos"), read_imdb),
+    "ag_news": Task("ag_news", ("text",), TOPICS, ("accuracy",), "large", ("1", "2", "3", "4"), read_ag_news),
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -130,7 +133,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "SuperGLUE": ("boolq", "cb", "copa", "multirc", "super_rte", "wic", "wsc", "record"),
     "MRQA": ("nq", "hotpotqa", "searchqa", "newsqa", "triviaqa"),
     "others": ("winogrande", "scitail", "paws", "yelp"),
-    "extra": ("squad", "snli", "winogrande_xs", "winogrande_s", "winogrande_m", "winogrande_l"),
+    "extra": ("squad", "snli", "imdb", "ag_news", "winogrande_xs", "winogrande_s", "winogrande_m", "winogrande_l"),
 }
 """Every task once, as the benchmarks and papers group them; a group's score is the mean of the first metrics."""
 
@@ -145,6 +148,23 @@ TARGETS = (
 """The tasks it is judged on (Asai et al. 2022, sec. 3.1)."""
 
 
+FAMILIES: dict[str, tuple[str, ...]] = {**GROUPS, "sources": SOURCES, "targets": TARGETS}
+"""What a name in --task can stand for besides a task."""
+
+
+def expand(names: list[str]) -> list[str]:
+    """The names with every group's (`GLUE`, `targets`, … in any case) replaced by its tasks, in order.
+
+    Raises AttemptError naming the tasks that are then there more than once. Other names stay as they are.
+    """
+    families = {family.lower(): tasks for family, tasks in FAMILIES.items()}
+    tasks = [task for name in names for task in families.get(name.lower(), (name,))]
+    repeated = sorted({task for task in tasks if tasks.count(task) > 1})
+    if repeated:
+        raise AttemptError(f"--task: expected each task once, found {', '.join(repeated)} again")
+    return tasks
+
+
 def get_task(name: str) -> Task:
     """The task of that name; AttemptError with the nearest name where there is none."""
     if name in TASKS:
@@ -155,7 +175,7 @@ def get_task(name: str) -> Task:
 
 
 def describe_tasks() -> str:
-    """Every task on a line, by group: its name, metrics, split, fields and labels."""
+    """Every task on a line, by group: its name, metrics, split, fields and labels; last, the groups' names."""
     lines = []
     for group, names in GROUPS.items():
         lines.append(group)
@@ -166,12 +186,15 @@ def describe_tasks() -> str:
             lines.append(
                 f"  {task.name:14} {', '.join(task.metrics):18} {task.split:7} {', '.join(task.fields)} -> {labels}"
             )
+    lines.append(
+        f"--task also takes {', '.join(FAMILIES)}: all tasks of a group, ATTEMPT's 6 sources or its 21 targets"
+    )
     return "\n".join(lines)
 
 
 def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bool = True) -> dict[str, list[Example]]:
-    """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched"; Yelp has
-    "test" in its place; SciTail, PAWS and SNLI have "test" too).
+    """The labelled official splits as texts: "train" and "dev" (MNLI: "dev_matched", "dev_mismatched"; Yelp, IMDb
+    and AG News have "test" in its place; SciTail, PAWS and SNLI have "test" too).
 
     fetch: `Downloader.fetch`. style: target texts as "digits" or "words". task_name: begin with the name.
     Raises AttemptError naming file, member and line of a bad row.

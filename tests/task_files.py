@@ -17,6 +17,8 @@ SCITAIL = "data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip"
 PAWS = "storage.googleapis.com/paws/english/paws_wiki_labeled_final.tar.gz"
 YELP = "s3.amazonaws.com/fast-ai-nlp/yelp_review_polarity_csv.tgz"
 SNLI = "nlp.stanford.edu/projects/snli/snli_1.0.zip"
+IMDB = "ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+AG_NEWS = "raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 SQUAD = "rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
@@ -154,6 +156,19 @@ FILES: dict[str, Any] = {
         "snli_1.0/snli_1.0_dev.jsonl": lines({**SNLI_ROW, "gold_label": "entailment"}),
         "snli_1.0/snli_1.0_test.jsonl": lines({**SNLI_ROW, "gold_label": "contradiction"}),
     },
+    IMDB: {  # not in the order of their names, and with what is no labelled review
+        "aclImdb/README": "Large Movie Review Dataset",
+        "aclImdb/test/pos/0_10.txt": "Warm.",
+        "aclImdb/train/unsup/0_0.txt": "Not judged.",
+        "aclImdb/train/pos/1_7.txt": 'Good.<br /><br />A "must".\n',
+        "aclImdb/train/neg/2_1.txt": "Bad,  caf\u00e9.",
+        "aclImdb/train/pos/0_9.txt": "Fine.\u2028Yes.",
+        "aclImdb/train/urls_pos.txt": "http://example.com",
+        "aclImdb/test/neg/0_2.txt": "Cold.",
+    },
+    f"{AG_NEWS}/train.csv": '"3","Oil at US\\$46 a ""barrel""","Reuters - Records\\nearly fell,\\\\at  last."\n'
+    '"4","A","B #39;s"\n',
+    f"{AG_NEWS}/test.csv": '"1","C","D"\n"2","E","F"\n',
     **{
         f"{MRQA}/{split}/{name}.jsonl.gz": mrqa(name, (f"{split}?", ["one", "two"]))
         for name in MRQA_NAMES.values()
@@ -189,6 +204,8 @@ FIRST = {  # the first example of train: its text, its target as a digit and as 
     "paws": ('paws sentence1: A "b . sentence2: C .', "1", "paraphrase"),
     "yelp": ('yelp sentence: Said "go", and went.', "1", "positive"),
     "snli": ("snli premise: A. hypothesis: B.", "1", "neutral"),
+    "imdb": ("imdb sentence: Bad, café.", "0", "negative"),
+    "ag_news": ('ag_news text: Oil at US$46 a "barrel" Reuters - Records nearly fell, at last.', "2", "Business"),
 }
 
 

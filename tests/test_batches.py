@@ -1,13 +1,14 @@
 """Token sets, the order of batches, and padding."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
 from attempt.errors import AttemptError
-from data.batches import TokenSet, batches, bucketed, collate
+from data.batches import TokenSet, batches, bucketed, collate, epoch_rows
 from data.tasks import Example
 
 
@@ -164,3 +165,47 @@ def test_an_epoch_of_batches_gives_back_every_text() -> None:
 def test_to_moves_every_tensor() -> None:
     batch = collate(make([3]), [0]).to("meta")
     assert {t.device.type for t in vars(batch).values()} == {"meta"}
+
+
+MIXED = np.array([1] * 7 + [0] * 50 + [2] * 20 + [0] * 10)  # sizes 60, 7, 20, and not in order
+
+
+def test_without_a_cap_an_epoch_is_the_whole_set_in_order() -> None:
+    assert epoch_rows(MIXED, None, 42, 3).tolist() == list(range(87))
+    assert epoch_rows(MIXED, 60, 42, 3).tolist() != list(range(87))  # grouped by task
+    assert sorted(epoch_rows(MIXED, 60, 42, 3).tolist()) == list(range(87))
+    assert epoch_rows(np.array([], np.int64), 5, 42, 0).tolist() == []
+
+
+@pytest.mark.parametrize("cap", [1, 7, 15, 20, 59, 60, 1000])
+def test_each_task_gives_its_capped_share_of_every_epoch(cap: int) -> None:
+    for epoch in range(5):
+        rows = epoch_rows(MIXED, cap, 42, epoch)
+        assert len(set(rows.tolist())) == len(rows)
+        assert Counter(MIXED[rows].tolist()) == {0: min(60, cap), 1: min(7, cap), 2: min(20, cap)}
+
+
+def test_a_capped_task_shows_all_its_examples_alike_over_the_epochs() -> None:
+    seen = Counter(i for epoch in range(600) for i in epoch_rows(MIXED, 15, 42, epoch).tolist())
+    assert set(seen) == set(range(87))
+    assert all(seen[i] == 600 for i in range(7))  # the small task: every example in every epoch
+    expected = {i: 600 * 15 / size for task, size in ((0, 60), (2, 20)) for i in np.flatnonzero(task == MIXED).tolist()}
+    for i, n in expected.items():
+        share = n / 600
+        assert abs(seen[i] - n) < 5 * (600 * share * (1 - share)) ** 0.5  # five standard deviations
+
+
+def test_the_draw_depends_on_seed_epoch_and_task_alone() -> None:
+    state = np.random.get_state()[1].tolist()
+    first = epoch_rows(MIXED, 15, 42, 2).tolist()
+    assert np.random.get_state()[1].tolist() == state
+    assert epoch_rows(MIXED, 15, 42, 2).tolist() == first
+    assert epoch_rows(MIXED, 15, 42, 3).tolist() != first and epoch_rows(MIXED, 15, 43, 2).tolist() != first
+    # tasks of one size draw differently, and a task's draw does not depend on the others
+    twins = np.array([0] * 60 + [1] * 60)
+    rows = epoch_rows(twins, 15, 42, 2)
+    assert rows[:15].tolist() != (rows[15:] - 60).tolist()
+    assert epoch_rows(twins[:60], 15, 42, 2).tolist() == rows[:15].tolist()
+    assert epoch_rows(MIXED, 15, -1, 0).tolist() != first
+    # pinned: a resumed run on another machine must meet the same examples
+    assert epoch_rows(np.zeros(10, np.int64), 4, 42, 1).tolist() == [1, 4, 5, 9]

@@ -1,13 +1,17 @@
 """Reading and rendering the tasks beyond GLUE."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 from glue_files import real_mirror
 from task_files import (
+    AG_NEWS,
     FILES,
     FIRST,
+    IMDB,
     MRQA,
     MRQA_NAMES,
     PAWS,
@@ -32,8 +36,9 @@ from attempt.errors import AttemptError
 from data.batches import TokenSet, batches
 from data.download import Downloader
 from data.questions import mrqa_rows
+from data.splits import official_splits, paper_splits
 from data.superglue import clean_highlights, clean_paragraph, find_span
-from data.tasks import GROUPS, SOURCES, TARGETS, TASKS, load_official
+from data.tasks import GROUPS, SOURCES, TARGETS, TASKS, describe_tasks, expand, load_official
 
 # name: rows per split, as the benchmarks describe them. SciTail's own count is 23,596 training pairs; 23,097,
 # which is seen elsewhere, is what a parser that minds quotes leaves of them.
@@ -136,6 +141,20 @@ def test_every_task_is_in_one_group_and_has_a_rendered_example() -> None:
     assert build.SOURCES == SOURCES
 
 
+def test_names_of_groups_stand_for_their_tasks() -> None:
+    assert expand(["rte", "mine"]) == ["rte", "mine"]
+    for name in ("GLUE", "glue", "Glue"):
+        assert expand(["squad", name, "mine"]) == ["squad", *GROUPS["GLUE"], "mine"]
+    for name, tasks in GROUPS.items():
+        assert expand([name.upper()]) == [*tasks]
+        assert name in describe_tasks().splitlines()[-1]
+    assert (expand(["sources"]), expand(["Targets"])) == ([*SOURCES], [*TARGETS])
+    with pytest.raises(AttemptError, match=r"--task: expected each task once, found rte again"):
+        expand(["rte", "glue"])
+    with pytest.raises(AttemptError, match=r"found mnli, qnli, qqp, record, squad, sst2 again"):
+        expand(["sources", "sources"])
+
+
 def test_winogrande_shows_both_options(files: Files) -> None:
     for name in ("winogrande", "winogrande_xs", "winogrande_s", "winogrande_m", "winogrande_l"):
         official = load_official(TASKS[name], files.fetch)
@@ -197,6 +216,49 @@ def test_yelp_quotes_and_line_breaks(files: Files) -> None:
         ('yelp sentence: Said "go", and went.', "1"),
         ("yelp sentence: Bad, very. Really.", "0"),
     ]
+
+
+def test_imdb_is_read_in_the_order_of_its_names(files: Files) -> None:
+    official = load_official(TASKS["imdb"], files.fetch)
+    assert [(e.source, e.target) for e in official["train"]] == [
+        ("imdb sentence: Bad, café.", "0"),
+        ("imdb sentence: Fine. Yes.", "1"),
+        ('imdb sentence: Good. A "must".', "1"),
+    ]
+    assert [(e.source, e.target) for e in official["test"]] == [
+        ("imdb sentence: Cold.", "0"),
+        ("imdb sentence: Warm.", "1"),
+    ]
+    files.write(IMDB, dict(reversed(FILES[IMDB].items())))
+    assert load_official(TASKS["imdb"], files.fetch) == official
+
+
+def test_imdb_reviews_that_are_missing_or_no_text(files: Files) -> None:
+    files.write(IMDB, {name: text for name, text in FILES[IMDB].items() if "test/neg" not in name})
+    with pytest.raises(AttemptError, match=f"expected reviews in .*{IMDB}/aclImdb/test/neg, found none"):
+        load_official(TASKS["imdb"], files.fetch)
+    with tarfile.open(files.root / IMDB, "w:gz") as tar:
+        entry = tarfile.TarInfo("aclImdb/train/pos/0_9.txt")
+        entry.size = 1
+        tar.addfile(entry, io.BytesIO(b"\xff"))
+    with pytest.raises(AttemptError, match=r"aclImdb/train/pos/0_9.txt: expected UTF-8 text"):
+        load_official(TASKS["imdb"], files.fetch)
+
+
+def test_ag_news_joins_title_and_description(files: Files) -> None:
+    official = load_official(TASKS["ag_news"], files.fetch)
+    assert list(official) == ["train", "test"]
+    assert (official["train"][1].source, official["train"][1].target) == ("ag_news text: A B #39;s", "3")
+    assert [(e.source, e.target) for e in official["test"]] == [("ag_news text: C D", "0"), ("ag_news text: E F", "1")]
+
+
+@pytest.mark.parametrize("name", ["yelp", "imdb", "ag_news"])
+def test_sets_without_dev_cut_it_from_train_and_keep_their_test(files: Files, name: str) -> None:
+    official = load_official(TASKS[name], files.fetch)
+    assert official_splits(TASKS[name], official)["test"] == official["test"]
+    official["train"] *= 600
+    splits = paper_splits(TASKS[name], official)
+    assert len(splits["dev"]) == 1000 and splits["test"] == official["test"]
 
 
 def test_snli_drops_pairs_without_a_label(files: Files) -> None:
@@ -324,6 +386,9 @@ def test_bad_rows_are_named(files: Files, task: str, name: str, member: str, tex
     ("task", "name", "text", "message"),
     [
         ("squad", f"{SQUAD}/dev-v1.1.json", "{", "expected JSON"),
+        ("ag_news", f"{AG_NEWS}/test.csv", '"1","A"\n', "line 1: expected 3 columns, found 2"),
+        ("ag_news", f"{AG_NEWS}/test.csv", '"1","A","B"\n"5","A","B"\n', "line 2: expected a label of 1, 2, 3, 4"),
+        ("ag_news", f"{AG_NEWS}/test.csv", '"1","A","B\n', "line 1: expected CSV"),
         ("squad", f"{SQUAD}/dev-v1.1.json", "[]", "expected a JSON object"),
         ("squad", f"{SQUAD}/dev-v1.1.json", squad(("Q?", [])), "data 0 paragraphs 0 qas 0: expected at least 1 answer"),
         (
@@ -347,11 +412,12 @@ def test_bad_questions_are_named(files: Files, task: str, name: str, text: str, 
     assert name in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("task", ["boolq", "paws", "yelp", "newsqa"])
+@pytest.mark.parametrize("task", ["boolq", "paws", "yelp", "imdb", "newsqa"])
 def test_damaged_archives_are_named(files: Files, task: str) -> None:
-    name = {"boolq": f"{SUPER}/BoolQ.zip", "paws": PAWS, "yelp": YELP, "newsqa": f"{MRQA}/dev/NewsQA.jsonl.gz"}[task]
+    names = {"boolq": f"{SUPER}/BoolQ.zip", "paws": PAWS, "yelp": YELP, "imdb": IMDB}
+    name = names.get(task, f"{MRQA}/dev/NewsQA.jsonl.gz")
     whole = (files.root / name).read_bytes()
-    cut = len(whole) // 2 if task in ("paws", "yelp") else 9  # what follows a tar's last file is not read
+    cut = len(whole) // 2 if task in ("paws", "yelp", "imdb") else 9  # what follows a tar's last file is not read
     for content in (b"<html>", b"", whole[:-cut]):
         (files.root / name).write_bytes(content)
         with pytest.raises(AttemptError) as error:

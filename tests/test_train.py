@@ -1,5 +1,6 @@
 """train.py and eval.py from end to end, on a tiny random T5 and small files in GLUE's layout."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from attempt.machine import Machine
 from attempt.options import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
+from data.batches import bucketed
 
 
 @pytest.fixture(scope="session")
@@ -424,6 +426,36 @@ def test_prompts_stay_fp32_under_autocast_and_learn(
     assert prompt.target.dtype == torch.float32 and prompt.target.grad is None
     assert not torch.equal(before, prompt.target) and trainer.mean_loss() > 0
     assert (trainer.scaler.get_scale() > 1) == (precision == "fp16")
+
+
+def index_of(job: train.Job, options: Plan, first: int) -> list[list[int]]:
+    return [batch.index.tolist() for batch in train.training_batches(job.tokens, options, first)]
+
+
+def test_the_cap_shapes_every_epoch_and_a_resumed_run_meets_the_same_batches(common: list[str]) -> None:
+    flags = ["--task", "cola", "--method", "prompt", "--steps", "15", *common]
+    job = train.prepare(train.parse(flags).options)  # 40 examples, 8 a batch
+    job.tokens.parts[:] = [0] * 30 + [1] * 10
+    whole = index_of(job, job.options, 0)
+    assert whole == [rows for epoch in range(3) for rows in bucketed(job.tokens.lengths, 8, 42, epoch)]
+    capped = dataclasses.replace(job.options, mixing_cap=14)
+    batches = index_of(job, capped, 0)
+    assert len(batches) == 15 and [len(rows) for rows in batches] == [8, 8, 8] * 5
+    for epoch in range(5):
+        rows = [i for batch in batches[3 * epoch : 3 * epoch + 3] for i in batch]
+        assert len(set(rows)) == 24 and sum(i < 30 for i in rows) == 14
+    assert len({i for rows in batches for i in rows}) > 24
+    for first in (1, 3, 8, 15):
+        assert index_of(job, capped, first) == batches[first:]
+
+
+def test_the_cap_counts_in_the_length_of_a_run(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--task", "cola", "rte", "--method", "prompt", "--dry-run", "--epochs", "2", *common]
+    assert train.main(flags) == 0
+    assert "training   18 steps of 8 examples (2.1 epochs)" in capsys.readouterr().out  # 40 + 30 examples
+    assert train.main([*flags, "--mixing-cap", "32"]) == 0
+    assert "training   16 steps of 8 examples (2.1 epochs)" in capsys.readouterr().out  # 32 + 30
+    assert Plan.complete(train.parse([*flags, "--mixing-cap", "3"]).options, 6, None).steps == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -111,6 +111,8 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
             train.main([flag])
         assert stop.value.code == 0
         printed = capsys.readouterr().out.splitlines()
+        if names is TASKS:
+            assert "GLUE, SuperGLUE, MRQA, others, extra, sources, targets" in printed.pop()
         assert [line.split()[0] for line in printed if line.strip() and line.split()[0] not in GROUPS] == list_of(names)
 
 

@@ -1,0 +1,323 @@
+"""Tasks from a user's own files: reading them, what they are taken for, and runs from end to end."""
+
+import csv
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import sentences
+from test_train import error_of, metrics_of, result_of, same_prompt
+
+import eval
+import train
+from attempt.checkpoint import load_prompt
+from attempt.command import parse
+from attempt.errors import AttemptError
+from data.download import Downloader
+from data.splits import official_splits, paper_splits
+from data.tasks import Task, load_official
+from data.user import UserFiles, labels_of, read_rows, user_task
+
+QA = UserFiles("train", "dev", None, ("question", "context"), "answer")
+
+
+def write(path: Path, content: str | bytes) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return str(path)
+
+
+def rows_of(path: Path, content: str | bytes) -> list[tuple[tuple[str, ...], str]]:
+    return [(row.fields, row.label) for row in read_rows(write(path, content), QA)]
+
+
+TSV = 'id\tanswer\tquestion\tcontext\n1\t"yes\tWho "is"?\t a, b \n2\tno\tÉ\u2028\rtu?\t\n'
+CSV = 'id,answer,question,context\n1,"""yes","Who ""is""?"," a, b "\n2,no,"É\u2028tu?\nOr\r\nnot?",\n'
+JSONL = (
+    '{"id": 1, "answer": true, "question": 1.50, "context": "a\\nb"}\n\n'
+    '{"answer": "no", "question": 12345678901234567890123, "context": false, "more": [1]}\n'
+)
+READ: dict[str, tuple[str, list[tuple[tuple[str, ...], str]]]] = {
+    ".tsv": (TSV, [(('Who "is"?', "a, b"), '"yes'), (("É\u2028\rtu?", ""), "no")]),
+    ".csv": (CSV, [(('Who "is"?', "a, b"), '"yes'), (("É\u2028tu? Or not?", ""), "no")]),
+    ".jsonl": (JSONL, [(("1.50", "a b"), "true"), (("12345678901234567890123", "false"), "no")]),
+}
+
+
+@pytest.mark.parametrize("ending", READ)
+def test_each_format_is_read_also_gzipped_with_a_mark_and_with_crlf(tmp_path: Path, ending: str) -> None:
+    text, expected = READ[ending]
+    crlf = text.replace("\r\n", "\n").replace("\n", "\r\n")
+    for i, content in enumerate((text, "\ufeff" + text, crlf, crlf + "\r\n", text.rstrip("\n"), text + "\n\n")):
+        for name in (f"{i}{ending}", f"{i}{ending}.gz"):
+            assert rows_of(tmp_path / name, content) == expected, (name, content)
+
+
+@pytest.mark.parametrize("ending", READ)
+def test_places_name_the_file_and_the_line(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"x{ending}"
+    last = {".tsv": 3, ".csv": 3, ".jsonl": 3}[ending]
+    assert [row.place for row in read_rows(write(path, READ[ending][0]), QA)][-1] == f"{path} line {last}"
+
+
+def test_a_csv_is_what_python_writes(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    cells = ["".join(draw.choice("ab\",;\t '|") for _ in range(draw.randint(0, 9))) for _ in range(300)]
+    with open(tmp_path / "x.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "context", "answer"])
+        writer.writerows([a, b, "yes"] for a, b in zip(cells[::2], cells[1::2], strict=True))
+    read = [row.fields for row in read_rows(str(tmp_path / "x.csv"), QA)]
+    assert read == [(a.strip(), b.strip()) for a, b in zip(cells[::2], cells[1::2], strict=True)]
+
+
+HEAD = "question\tcontext\tanswer\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.tsv", HEAD + "a\tb\tc\na\tb\n", "x.tsv line 3: expected 3 cells, found 2"),
+        ("x.tsv", HEAD + "a\tb\tc\td\n", "x.tsv line 2: expected 3 cells, found 4"),
+        ("x.tsv", HEAD + "a\tb\t \n", "x.tsv line 2: expected an answer in 'answer', found none"),
+        (
+            "x.tsv",
+            "question\tanswer\nb\tc\n",
+            "x.tsv line 1: expected one column 'context', found 'question', 'answer'",
+        ),
+        ("x.tsv", "question\t" + HEAD + "a\ta\tb\tc\n", "line 1: expected one column 'question', found 'question', 'q"),
+        ("x.tsv", HEAD, "x.tsv: expected at least 1 example, found none"),
+        ("x.tsv", "", "x.tsv: expected a line of column names, found an empty file"),
+        ("x.tsv.gz", "", "x.tsv.gz: expected a line of column names, found an empty file"),
+        ("x.tsv", HEAD.encode() + b"a\t\xff\tc\n", "x.tsv line 2: expected UTF-8 text, found .*: check the file"),
+        ("x.csv", "question,context,answer\na,b\n", "x.csv line 2: expected 3 cells, found 2"),
+        ("x.csv", 'question,context,answer\n"a\nb",c,d\n\n"a\nb",c\n', "x.csv line 5: expected 3 cells, found 2"),
+        ("x.csv", 'question,context,answer\n"a"b,c,d\n', "x.csv line 2: expected CSV, found"),
+        ("x.csv", 'question,context,answer\na,b,c\n"a,b,c\nd\n', "x.csv line 3: expected CSV, found"),
+        ("x.csv", "question,context\na,b\n", "x.csv line 1: expected one column 'answer'"),
+        ("x.csv", "\n", "x.csv: expected a line of column names"),
+        (
+            "x.jsonl",
+            '{"question": "a", "answer": "b"}\n',
+            "x.jsonl line 1: expected the key 'context', found 'question'",
+        ),
+        ("x.jsonl", '\n{"question": "a", "context": "b", "answer": ""}\n', "x.jsonl line 2: expected an answer"),
+        ("x.jsonl", '{"question": ["a"], "context": "b", "answer": "c"}', r"line 1: .* in 'question', found \[\"a\"\]"),
+        ("x.jsonl", '{"question": {}, "context": "b", "answer": "c"}', "line 1: .* in 'question', found {}"),
+        ("x.jsonl", '{"question": null, "context": "b", "answer": "c"}', "line 1: .* in 'question', found null"),
+        ("x.jsonl", '{"question": "\\ud800", "context": "b", "answer": "c"}', "line 1: .* found half a surrogate pair"),
+        ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]"),
+        ("x.jsonl", '{"a": \n', "x.jsonl line 1: expected a JSON object, found"),
+        ("x.jsonl", "\n", "x.jsonl: expected at least 1 example"),
+        ("x.txt", HEAD, "x.txt: expected a file named .tsv, .csv or .jsonl"),
+        ("x.gz", HEAD, "x.gz: expected a file named .tsv"),
+    ],
+)
+def test_damage_is_told_on_one_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(AttemptError, match=message) as error:
+        rows_of(tmp_path / name, content)
+    assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_are_not_there_or_not_gzipped(tmp_path: Path) -> None:
+    with pytest.raises(AttemptError, match=r"no\.tsv: expected a file of examples, found none there"):
+        read_rows(str(tmp_path / "no.tsv"), QA)
+    (tmp_path / "folder.tsv").mkdir()
+    with pytest.raises(AttemptError, match="expected a file of examples"):
+        read_rows(str(tmp_path / "folder.tsv"), QA)
+    whole = gzip.compress(TSV.encode())
+    for content in (TSV.encode(), whole[:-12]):
+        (tmp_path / "x.tsv.gz").write_bytes(content)
+        with pytest.raises(AttemptError, match=r"expected a gzip file at .*x\.tsv\.gz, found .*: check the file"):
+            read_rows(str(tmp_path / "x.tsv.gz"), QA)
+
+
+def test_what_targets_are_taken_for() -> None:
+    assert labels_of(["b", "a", "b", "a", "a"]) == ("a", "b")
+    assert labels_of(["b", "a", "b", "a"]) == ()  # half as many as rows
+    twenty, more = [str(i) for i in range(20)], [str(i) for i in range(21)]
+    assert labels_of(twenty * 3) == tuple(twenty)  # by value: "2" before "10"
+    assert labels_of([*twenty, "x"][1:] * 3) == tuple(sorted([*twenty, "x"][1:]))
+    assert labels_of(more * 3) == ()
+    assert labels_of(more, "labels") == tuple(more)
+    assert labels_of(["b", "a"] * 9, "text") == ()
+    assert labels_of(["9" * 5000, "10"] * 9) == ("10", "9" * 5000)  # too long for int()
+    assert labels_of(["01", "1", "2"] * 3) == ("01", "1", "2")
+
+
+def splits_of(task: Task, style: str = "digits") -> dict[str, list[tuple[str, str]]]:
+    official = load_official(task, Downloader().fetch, style)
+    assert paper_splits(task, official) == official_splits(task, official)
+    return {split: [(e.source, e.target) for e in examples] for split, examples in paper_splits(task, official).items()}
+
+
+def test_a_task_of_labels(tmp_path: Path) -> None:
+    names = [
+        write(
+            tmp_path / f"{split}.csv", "text,mark\n" + "".join(f"{split} {i},{mark}\n" for i, mark in enumerate(marks))
+        )
+        for split, marks in (("train", ["ok", "bad", "ok", "ok", "bad"]), ("dev", ["ok"]), ("test", ["bad", "ok"]))
+    ]
+    task = user_task("mine", UserFiles(names[0], names[1], names[2], ("text",), "mark"))
+    assert (task.labels, task.metrics, task.free_text) == (("bad", "ok"), ("accuracy", "macro_f1"), False)
+    splits = splits_of(task)
+    assert splits["train"][:2] == [("mine text: train 0", "1"), ("mine text: train 1", "0")]
+    assert splits["dev"] == [("mine text: dev 0", "1")]
+    assert [target for _, target in splits["test"]] == ["0", "1"]
+    assert [target for _, target in splits_of(task, "words")["test"]] == ["bad", "ok"]
+    without = splits_of(user_task("mine", UserFiles(names[0], names[1], None, ("text",), "mark")))
+    assert without["test"] == without["dev"] == splits["dev"]
+    write(tmp_path / "dev.csv", "text,mark\na,ok\nb,Bad\n")
+    with pytest.raises(AttemptError, match=r"dev\.csv line 3: expected one of the labels of .*train\.csv \(bad, ok\)"):
+        load_official(task, Downloader().fetch)
+
+
+def test_a_task_of_free_text_and_the_order_of_its_fields(tmp_path: Path) -> None:
+    train_file, dev = write(tmp_path / "a.tsv", TSV), write(tmp_path / "b.jsonl", JSONL)
+    task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer"))
+    assert (task.labels, task.metrics, task.free_text) == ((), ("f1", "em"), True)
+    splits = splits_of(task)
+    assert splits["train"][0] == ('mine context: a, b question: Who "is"?', '"yes')
+    assert splits["dev"][1] == ("mine context: false question: 12345678901234567890123", "no")
+    closed = user_task("mine", UserFiles(train_file, dev, None, ("context",), "answer", "labels"))
+    assert closed.labels == ('"yes', "no")
+
+
+def test_a_task_needs_a_plain_name_and_different_columns(tmp_path: Path) -> None:
+    name = write(tmp_path / "a.tsv", TSV)
+    for bad in ("../x", "a b", "", "-x"):
+        with pytest.raises(AttemptError, match="--task: expected a name of letters"):
+            user_task(bad, UserFiles(name, name, None, ("context",), "answer"))
+    with pytest.raises(AttemptError, match="expected each column once, found answer again"):
+        user_task("mine", UserFiles(name, name, None, ("context", "answer"), "answer"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Flags for a small task of two labels."""
+    draw = random.Random(0)
+    flags = []
+    for split, n in (("train", 24), ("dev", 10), ("test", 6)):
+        rows = [f"{draw.choice(['yes', 'no'])}\t{s}\n" for s in sentences(n, n)[:n]]
+        flags += [f"--{split}-file", write(tmp_path / f"{split}.tsv", "label\ttext\n" + "".join(rows))]
+    return [*flags, "--source-field", "text", "--target-field", "label"]
+
+
+@pytest.fixture
+def common(tiny_checkpoint: Path) -> list[str]:
+    sizes = ["--method", "prompt", "--prompt-length", "4", "--steps", "6", "--batch-size", "4", "--eval-every", "3"]
+    return [*sizes, "--model", str(tiny_checkpoint), "--device", "cpu"]
+
+
+def test_train_eval_and_resume(
+    files: list[str], common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    run, cut, answers = tmp_path / "run", tmp_path / "cut", tmp_path / "answers.jsonl"
+    assert train.main(["--task", "mine", *files, *common, "--out", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "mine: train 24, dev 10, test 6 examples\n           its answers are the labels no, yes\n" in printed
+    scores = result_of(run)["scores"]
+    assert [(s["split"], list(s["metrics"]), s["examples"]) for s in scores] == [
+        ("dev", ["accuracy", "macro_f1"], 10),
+        ("test", ["accuracy", "macro_f1"], 6),
+    ]
+    stored = json.loads((run / "config.json").read_text())
+    assert (stored["train_file"], stored["source_field"], stored["target_field"]) == (files[1], ["text"], "label")
+    assert load_prompt(run)[1].tasks == ["mine"]
+
+    # eval.py finds the files by itself, or takes others
+    assert eval.main(["--run", str(run), "--device", "cpu", "--predictions", str(answers)]) == 0
+    assert eval.describe(scores[1]) in capsys.readouterr().out
+    assert json.loads(answers.read_text().split("\n")[0])["source"].startswith("mine text: ")
+    other = write(tmp_path / "other.jsonl", '{"text": "New.", "label": "no"}\n')
+    assert eval.main(["--run", str(run), "--device", "cpu", "--test-file", other]) == 0
+    assert "(1 examples)" in capsys.readouterr().out
+
+    # a run that is cut after its first evaluation and goes on, without its flags and with them
+    step = train.Trainer.train_step
+
+    def stopped(self: train.Trainer, batch: Any) -> None:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "train_step", stopped)
+        assert train.main(["--task", "mine", *files, *common, "--out", str(cut)]) == 130
+    assert train.main(["--resume", str(cut), "--device", "cpu", "--task", "mine", *files]) == 0
+    assert metrics_of(cut) == metrics_of(run) and same_prompt(cut, run)
+    capsys.readouterr()
+    assert train.main(["--resume", str(cut), "--target-field", "text"]) == 2
+    assert "--target-field text (was label)" in error_of(capsys)
+
+
+def test_numbers_of_examples_and_words(files: list[str], common: list[str], capsys: Any) -> None:
+    flags = ["--task", "mine", *files, *common, "--dry-run"]
+    assert train.main([*flags, "--train-examples", "5", "--eval-examples", "4", "--splits", "official"]) == 0
+    assert "mine: train 5, dev 4, test 4 examples" in capsys.readouterr().out
+    assert train.main([*flags, "--shots", "3", "--labels", "words", "--init", "labels"]) == 0
+    printed = capsys.readouterr().out
+    assert "mine: train 6, dev 10" in printed and ("target 'yes'" in printed or "target 'no'" in printed)
+    assert train.main([*flags, "--answers", "text"]) == 0
+    assert "its answers are free text" in capsys.readouterr().out
+    assert train.main([*flags, "--answers", "text", "--shots", "3"]) == 2
+    assert "mine has no set of labels" in error_of(capsys)
+
+
+def test_together_with_a_built_in_task(
+    glue: Path,
+    files: list[str],
+    common: list[str],
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--task", "rte", "mine", *files, *common, "--data-dir", str(glue)]
+    assert train.main([*flags, "--out", str(run)]) == 0
+    scores = [(s["task"], s["split"], s["examples"]) for s in result_of(run)["scores"]]
+    assert scores == [("rte", "dev", 8), ("mine", "dev", 10), ("rte", "test", 8), ("mine", "test", 6)]
+    capsys.readouterr()
+    for task, examples in (("rte", 8), ("mine", 6)):
+        assert eval.main(["--run", str(run), "--task", task, "--device", "cpu"]) == 0
+        assert f"({examples} examples)" in capsys.readouterr().out
+    # with --splits official the built-in task's test set is its dev set, but the user's files stay as they are
+    assert train.main([*flags, "--splits", "official", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "rte: train 30, dev 16, test 16" in printed and "mine: train 24, dev 10, test 6" in printed
+
+
+def test_names_that_are_wrong(files: list[str], common: list[str], tmp_path: Path, capsys: Any) -> None:
+    for names, message in (
+        (["rte"], "expected a name of its own for the task of"),
+        (["rte", "cola"], "found the built-in rte, cola alone"),
+        (["squadd", "mine"], "unknown task 'squadd' (did you mean squad?)"),
+        (["mine", "mine"], "expected each task once, found mine again"),
+    ):
+        assert train.main(["--task", *names, *files, *common]) == 2
+        assert message in error_of(capsys)
+    assert train.main(["--task", "mine", *common]) == 2
+    assert "unknown task 'mine'" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        (["--train-file", "a.tsv"], "--dev-file, --source-field, --target-field too, found --train-file alone"),
+        (
+            ["--train-file", "a", "--dev-file", "b", "--source-field", "c"],
+            "expected --target-field too, found --train-f",
+        ),
+        (["--dev-file", "a.tsv"], "expected --train-file, --source-field, --target-field too, found --dev-file"),
+        (["--test-file", "a.tsv"], "expected --train-file, --dev-file, --source-field, --target-field too"),
+        (["--source-field", "a"], "found --source-field alone"),
+        (["--answers", "text"], "found --answers alone"),
+    ],
+)
+def test_flags_that_need_others(flags: list[str], missing: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["--task", "mine", *flags])
+    assert stop.value.code == 2
+    assert missing in error_of(capsys)
