@@ -38,8 +38,8 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     prompt, config = load_prompt(run)
     if config.method == "attempt":
         raise AttemptError(
-            f"{run}: expected a run of --method prompt or spot, found --method {config.method}, whose prompt depends on "
-            "the instance; PEFT's adapters hold fixed prompts alone"
+            f"{run}: expected a run of --method prompt or spot, found --method {config.method}, whose prompt depends "
+            "on the instance; PEFT's adapters hold fixed prompts alone"
         )
     target = prompt.target.detach()  # (K,L,D)
     if not torch.isfinite(target).all():

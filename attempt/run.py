@@ -32,10 +32,14 @@ class Run:
         self.result = folder / "result.json"
 
     def check_empty(self) -> None:
-        """A run begins in an empty folder, so that every checkpoint in it is its own."""
+        """A run begins in an empty folder, so that every checkpoint in it is its own.
+
+        What a run leaves that was stopped before its first state was saved is no obstacle: nothing was trained yet.
+        """
         if self.folder.exists() and not self.folder.is_dir():
             raise AttemptError(f"{self.folder}: expected a folder for the run, found a file; give another --out")
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        begun = {self.config.name, self.last.name}
+        if self.folder.is_dir() and not {path.name for path in self.folder.iterdir()} <= begun:
             raise AttemptError(
                 f"{self.folder}: expected an empty or new folder for the run, found files; "
                 f"go on with that run by --resume {self.folder}, or give another --out"

@@ -10,6 +10,8 @@ import pytest
 from glue_files import HOST
 from hugging_face import COMMON, V11, random_state, save
 
+import train
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -104,3 +106,27 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
     (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
     return root
+
+
+@pytest.fixture(scope="session")
+def common(glue: Path, tiny_checkpoint: Path) -> list[str]:
+    return ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--batch-size", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def prompt_run(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of prompt tuning on CoLA: 12 steps, an evaluation every 5."""
+    out = tmp_path_factory.mktemp("runs") / "cola-prompt"
+    flags = ["--prompt-length", "6", "--steps", "12", "--eval-every", "5", "--out", str(out)]
+    assert train.main(["--task", "cola", "--method", "prompt", *flags, *common]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def attempt_flags(common: list[str], prompt_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A two-task run of ATTEMPT with two sources; its --out is still to be given."""
+    other = tmp_path_factory.mktemp("runs") / "rte-prompt"
+    flags = ["--prompt-length", "6", "--steps", "4", "--init", "uniform", "--out", str(other)]
+    assert train.main(["--task", "rte", "--method", "prompt", *flags, *common]) == 0
+    sources = ["--source-prompts", str(prompt_run), str(other / "best.safetensors")]
+    return ["--task", "rte", "cola", "--steps", "9", "--eval-every", "3", *sources, *common]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs import error_of, metrics_of, result_of, same_prompt
 
 import eval
 import train
@@ -17,55 +18,6 @@ from attempt.options import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import bucketed
-
-
-@pytest.fixture(scope="session")
-def common(glue: Path, tiny_checkpoint: Path) -> list[str]:
-    return ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--batch-size", "8", "--device", "cpu"]
-
-
-@pytest.fixture(scope="session")
-def prompt_run(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of prompt tuning on CoLA: 12 steps, an evaluation every 5."""
-    out = tmp_path_factory.mktemp("runs") / "cola-prompt"
-    flags = ["--prompt-length", "6", "--steps", "12", "--eval-every", "5", "--out", str(out)]
-    assert train.main(["--task", "cola", "--method", "prompt", *flags, *common]) == 0
-    return out
-
-
-@pytest.fixture(scope="session")
-def attempt_flags(common: list[str], prompt_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A two-task run of ATTEMPT with two sources; its --out is still to be given."""
-    other = tmp_path_factory.mktemp("runs") / "rte-prompt"
-    flags = ["--prompt-length", "6", "--steps", "4", "--init", "uniform", "--out", str(other)]
-    assert train.main(["--task", "rte", "--method", "prompt", *flags, *common]) == 0
-    sources = ["--source-prompts", str(prompt_run), str(other / "best.safetensors")]
-    return ["--task", "rte", "cola", "--steps", "9", "--eval-every", "3", *sources, *common]
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without their times."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
-
-
-def same_prompt(a: Path, b: Path) -> bool:
-    (first, _), (second, _) = load_prompt(a), load_prompt(b)
-    return all(
-        torch.equal(x, y) for x, y in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
-
-
-def error_of(capsys: pytest.CaptureFixture[str]) -> str:
-    """What the program complained of: one line, without a traceback."""
-    text = capsys.readouterr().err
-    lines = [line for line in text.splitlines() if "error:" in line]
-    assert len(lines) == 1 and "Traceback" not in text, text
-    return lines[0]
 
 
 def test_a_run_folder_holds_what_the_run_was_and_did(prompt_run: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import sentences
-from test_train import error_of, metrics_of, result_of, same_prompt
+from runs import error_of, metrics_of, result_of, same_prompt
 
 import eval
 import train

@@ -1,0 +1,339 @@
+"""Several runs for one command: seeds, tasks one by one, SPoT; and runs that build on others' G and sources."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import error_of, metrics_of, result_of, same_prompt
+
+import eval
+import train
+from attempt import spot
+from attempt.baselines import METHODS
+from attempt.checkpoint import load_prompt, load_sources
+from attempt.trainer import Trainer
+from model.safetensors import read_safetensors
+
+SMALL = ["--method", "prompt", "--prompt-length", "4", "--steps", "4", "--eval-every", "2"]
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Ctrl-C before the count-th step of the process."""
+    steps = 0
+    whole = Trainer.train_step
+
+    def step(self: Trainer, batch: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == count:
+            raise KeyboardInterrupt
+        whole(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+
+
+def test_seeds_are_trained_each_and_summarized(
+    common: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "2", "5", "--out", str(tmp_path)]
+    assert train.main(flags) == 0
+    runs = [result_of(tmp_path / f"seed-{seed}") for seed in (1, 2, 5)]
+    assert [run["seed"] for run in runs] == [1, 2, 5]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["seeds"] == [1, 2, 5]
+    assert [(s["task"], s["split"]) for s in summary["scores"]] == [
+        ("cola", "dev"),
+        ("cola", "test"),
+        ("mean", "dev"),
+        ("mean", "test"),
+    ]
+    for i, score in enumerate(summary["scores"][:2]):
+        values = [run["scores"][i]["metrics"]["matthews"] for run in runs]
+        assert score["values"] == values and score["mean"] == pytest.approx(np.mean(values))
+        assert score["deviation"] == pytest.approx(np.std(values, ddof=1))
+    printed = capsys.readouterr().out
+    deviation = summary["scores"][1]["deviation"]
+    assert f"cola test: matthews  {summary['scores'][1]['mean']:.2f}".replace(" ", "") in printed.replace(" ", "")
+    assert f"{deviation:.2f}" in printed
+
+
+def test_a_complete_series_is_kept_and_other_options_are_refused(
+    common: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--task", "cola", "rte", *SMALL, *common, "--separately", "--out", str(tmp_path)]
+    assert train.main(flags) == 0
+    printed = capsys.readouterr().out.splitlines()
+    results = {name: result_of(tmp_path / name)["mean"] for name in ("cola", "rte")}
+    mean = {split: (results["cola"][split] + results["rte"][split]) / 2 for split in ("dev", "test")}
+    rows = [line.split() for line in printed[-3:]]
+    assert rows[0] == [str(tmp_path / "cola"), *(f"{results['cola'][s]:.2f}" for s in ("dev", "test"))]
+    assert rows[2] == ["mean", f"{mean['dev']:.2f}", f"{mean['test']:.2f}"]
+    before = contents(tmp_path)
+    assert train.main(flags) == 0
+    assert contents(tmp_path) == before
+    assert f"kept       {tmp_path / 'rte'}: it is complete" in capsys.readouterr().out
+    assert train.main([*flags, "--lr", "0.2"]) == 2
+    assert "--lr 0.2 (was 0.3)" in error_of(capsys)
+
+
+def test_an_interrupted_series_goes_on_as_if_nothing_had_happened(
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "2", "--out"]
+    assert train.main([*flags, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)  # the second run's step 4, after its evaluation at step 2
+        assert train.main([*flags, str(tmp_path / "cut")]) == 130
+    assert "the same command" in capsys.readouterr().err and not (tmp_path / "cut/seed-2/result.json").exists()
+    assert train.main([*flags, str(tmp_path / "cut")]) == 0
+    assert "resumed    " in capsys.readouterr().out
+    for seed in ("seed-1", "seed-2"):
+        assert same_prompt(tmp_path / "whole" / seed / "last.safetensors", tmp_path / "cut" / seed / "last.safetensors")
+        assert metrics_of(tmp_path / "whole" / seed) == metrics_of(tmp_path / "cut" / seed)
+    whole, cut = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut"))
+    assert whole == cut
+
+
+@pytest.fixture(scope="module")
+def sources(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Prompts of three tasks, two of which have data."""
+    out = tmp_path_factory.mktemp("sources")
+    flags = ["--method", "prompt", "--prompt-length", "6", "--steps", "3", *common]
+    for task, seed in (("rte", 1), ("cola", 2)):
+        assert train.main(["--task", task, *flags, "--seed", str(seed), "--out", str(out / task)]) == 0
+    torch.save(torch.randn(6, 32, generator=torch.Generator().manual_seed(1)), out / "mnli_prompt.pt")
+    return [str(out / "rte"), str(out / "cola"), str(out / "mnli_prompt.pt")]
+
+
+def spot_flags(sources: list[str], common: list[str], out: Path, *more: str) -> list[str]:
+    flags = ["--task", "cola", "--method", "spot", "--source-prompts", *sources, "--steps", "4", "--eval-every", "2"]
+    return [*flags, *common, *more, "--out", str(out)]
+
+
+def test_spot_trains_from_the_nearest_sources_and_keeps_the_best(
+    sources: list[str],
+    common: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = spot_flags(sources, common, tmp_path / "spot", "--early-steps", "2", "--top-k", "2")
+    assert train.main(flags) == 0
+    out = tmp_path / "spot"
+    # the target's own prompt after two steps ranks the others; cola's own source is none
+    early = load_prompt(out / "early/last.safetensors")[0].target[0]
+    prompts, names = load_sources([Path(path) for path in (sources[0], sources[2])])
+    ranking = spot.rank(early, prompts, "average")
+    rows = [line.split("\t") for line in (out / "ranking.tsv").read_text().splitlines()]
+    assert [row[0] for row in rows[1:]] == [names[i] for i, _ in ranking] and len(result_of(out)["candidates"]) == 2
+    # each candidate started from its source's prompt, with the same options
+    for i, name in enumerate(names):
+        start = load_prompt(out / f"sources/{name}.safetensors")[0].target[0]
+        assert torch.equal(start, prompts[i])
+        config = json.loads((out / f"from-{name}/config.json").read_text())
+        assert config["init"] == str(out / f"sources/{name}.safetensors") and config["prompt_length"] == 6
+    dev = {name: result_of(out / f"from-{name}")["mean"]["dev"] for name in names}
+    result = result_of(out)
+    assert dev[result["start"]] == max(dev.values()) and result["method"] == "spot"
+    assert same_prompt(out / "best.safetensors", out / f"from-{result['start']}/best.safetensors")
+    # the folder of the whole is a run like any other
+    capsys.readouterr()
+    assert eval.main(["--run", str(out), "--device", "cpu"]) == 0
+    assert eval.describe(result["scores"][1]) in capsys.readouterr().out
+    before = contents(out)
+    assert train.main(flags) == 0 and contents(out) == before
+
+
+def test_spot_averages_by_similarity(sources: list[str], common: list[str], tmp_path: Path) -> None:
+    flags = spot_flags(sources[::2], common, tmp_path / "a", "--transfer", "average", "--similarity", "tokens")
+    assert train.main([*flags, "--early-prompt", sources[0]]) == 0
+    prompts, _ = load_sources([Path(path) for path in sources[::2]])
+    target = load_sources([Path(sources[0])])[0][0]
+    similarities = [spot.similarity(target, prompt, "tokens") for prompt in prompts]
+    expected = sum(max(s, 0) * prompt for s, prompt in zip(similarities, prompts, strict=True))
+    expected = expected / sum(max(s, 0) for s in similarities)
+    start = load_prompt(tmp_path / "a/sources/average.safetensors")[0].target[0]
+    torch.testing.assert_close(start, expected)
+    assert not (tmp_path / "a/early").exists()
+
+
+def test_spot_starts_from_a_prompt_for_a_mixture_of_tasks(
+    sources: list[str],
+    common: list[str],
+    tmp_path: Path,
+) -> None:
+    flags = spot_flags(sources[:2], common, tmp_path / "m", "--transfer", "mixture", "--early-prompt", sources[1])
+    assert train.main(flags) == 0
+    prompt, config = load_prompt(tmp_path / "m/mixture")
+    assert prompt.target.shape == (1, 6, 32) and config.tasks == ["cola", "rte"] and config.shared
+    scores = result_of(tmp_path / "m/mixture")["scores"]
+    assert [score["task"] for score in scores] == ["cola", "rte"] * 2
+    init = json.loads((tmp_path / "m/config.json").read_text())["init"]
+    assert init == str(tmp_path / "m/mixture")
+
+
+def test_a_shared_prompt_learns_from_all_tasks(common: list[str], tmp_path: Path) -> None:
+    flags = ["--task", "cola", "rte", *SMALL, "--shared-prompt", "--mixing-cap", "8", *common]
+    job = train.prepare(train.parse([*flags, "--out", str(tmp_path / "x")]).options)
+    assert set(job.tokens.tasks) == {0} and set(job.tokens.parts) == {0, 1}
+    batches = list(train.training_batches(job.tokens, job.options, 0))
+    seen = {int(job.tokens.parts[i]) for batch in batches for i in batch.index.tolist()}
+    assert seen == {0, 1} and job.trainer.trained.state_dict()["target"].shape[0] == 1
+    assert train.main([*flags, "--out", str(tmp_path / "x")]) == 0
+    assert eval.main(["--run", str(tmp_path / "x"), "--task", "rte", "--device", "cpu"]) == 0
+
+
+def test_spot_from_a_given_prompt_is_one_run(sources: list[str], common: list[str], tmp_path: Path) -> None:
+    flags = ["--task", "cola", "--method", "spot", "--init", sources[0], "--lr", "0", "--steps", "1", *common]
+    assert train.main([*flags, "--out", str(tmp_path / "run")]) == 0
+    found, config = load_prompt(tmp_path / "run")
+    assert torch.equal(found.target, load_prompt(Path(sources[0]))[0].target) and config.method == "spot"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["--task", "cola", "rte"], "expected one task to choose sources for, found cola, rte"),
+        (["--source-prompts", "{cola}"], "expected prompts of other tasks than cola, found its own alone"),
+    ],
+)
+def test_spot_says_what_it_cannot_choose(
+    change: list[str],
+    expected: str,
+    sources: list[str],
+    common: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change = [flag.format(cola=sources[1]) for flag in change]
+    assert train.main([*spot_flags(sources, common, tmp_path / "s"), *change]) == 2
+    assert expected in error_of(capsys)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_baseline_from_end_to_end_and_resumed(
+    method: str,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--task", "rte", "cola", "--method", method, "--steps", "4", "--eval-every", "2", *common, "--out"]
+    assert train.main([*flags, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        assert train.main([*flags, str(tmp_path / "cut")]) == 130
+    assert train.main(["--resume", str(tmp_path / "cut")]) == 0
+    for name in ("best.safetensors", "last.safetensors"):
+        whole, cut = (read_safetensors(tmp_path / folder / name)[0] for folder in ("whole", "cut"))
+        assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
+    assert metrics_of(tmp_path / "whole") == metrics_of(tmp_path / "cut")
+    config = json.loads((tmp_path / "whole/config.json").read_text())
+    assert (config["lr"], config["weight_decay"]) == (3e-4, 0.0)
+    capsys.readouterr()
+    assert eval.main(["--run", str(tmp_path / "whole"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    for score in result_of(tmp_path / "whole")["scores"][2:]:
+        assert eval.describe(score) in printed
+
+
+def test_g_is_loaded_from_an_earlier_run(attempt_flags: list[str], tmp_path: Path, capsys: Any) -> None:
+    first, still = [*attempt_flags, "--out", str(tmp_path / "a")], ["--lr", "0", "--weight-decay", "0"]
+    assert train.main([*first, "--bottleneck", "7"]) == 0
+    G = load_prompt(tmp_path / "a/last.safetensors")[0].attention.state_dict()  # type: ignore[union-attr]
+    again = [*attempt_flags, *still, "--load-attention", str(tmp_path / "a/last.safetensors")]
+    assert train.main([*again, "--bottleneck", "7", "--out", str(tmp_path / "b")]) == 0
+    loaded = load_prompt(tmp_path / "b/last.safetensors")[0].attention.state_dict()  # type: ignore[union-attr]
+    assert loaded.keys() == G.keys() and all(torch.equal(loaded[name], G[name]) for name in G)
+    capsys.readouterr()
+    assert train.main([*again, "--out", str(tmp_path / "c")]) == 2
+    assert "--load-attention" in (text := error_of(capsys)) and "--bottleneck" in text
+    prompt = attempt_flags[attempt_flags.index("--source-prompts") + 1]
+    assert train.main([*attempt_flags, "--load-attention", prompt, "--out", str(tmp_path / "d")]) == 2
+    assert "expected a run of --method attempt, whose G to start from" in error_of(capsys)
+
+
+def test_g_is_loaded_from_the_authors_files(attempt_flags: list[str], tmp_path: Path) -> None:
+    folder, draw = tmp_path / "attn_pretrain_nlu", torch.Generator().manual_seed(0)
+    folder.mkdir()
+    shapes = {"attn_W_down": (100, 32), "attn_W_up": (32, 100), "layer_norm_weight": (32,), "layer_norm_bias": (32,)}
+    tensors = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    for name, tensor in tensors.items():
+        torch.save(tensor, folder / f"{name}.pt")
+    flags = [*attempt_flags, "--lr", "0", "--load-attention", str(folder), "--steps", "1"]
+    assert train.main([*flags, "--out", str(tmp_path / "run")]) == 0
+    G = load_prompt(tmp_path / "run")[0].attention
+    assert G is not None
+    for ours, theirs in zip((G.down.weight, G.up.weight, G.norm.weight, G.norm.bias), tensors.values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_sources_are_added_and_removed_without_training(
+    attempt_flags: list[str],
+    sources: list[str],
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    run = tmp_path / "run"
+    assert train.main([*attempt_flags, "--out", str(run)]) == 0
+    before, saved = load_prompt(run), tmp_path / "changed.safetensors"
+    capsys.readouterr()
+    flags = ["--run", str(run), "--device", "cpu", "--save-checkpoint", str(saved)]
+    assert eval.main([*flags, "--remove-sources", "cola", "--add-sources", sources[2]]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("sources rte, mnli\n") and "rte test: " in printed and "cola test: " in printed
+    after = load_prompt(saved)
+    assert before[1].sources == ["cola", "rte"] and after[1].sources == ["rte", "mnli"]
+    assert torch.equal(after[0].sources[0], before[0].sources[1])  # type: ignore[index]
+    assert torch.equal(after[0].sources[1], load_sources([Path(sources[2])])[0][0])  # type: ignore[index]
+    theirs, ours = before[0].state_dict(), after[0].state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs if name != "sources")
+    assert eval.main(["--run", str(run), "--device", "cpu", "--remove-sources", "squad"]) == 2
+    assert "expected sources of the run, cola, rte; found squad" in error_of(capsys)
+    assert eval.main(["--run", str(run), "--device", "cpu", "--remove-sources", "cola", "rte"]) == 2
+    assert "expected at least one source to be left" in error_of(capsys)
+
+
+def test_training_goes_on_from_a_run_with_other_sources(
+    attempt_flags: list[str],
+    sources: list[str],
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    assert train.main([*attempt_flags, "--out", str(run)]) == 0
+    at = attempt_flags.index("--source-prompts")
+    flags = [*attempt_flags[: at + 3], sources[2], *attempt_flags[at + 3 :], "--lr", "0", "--steps", "1"]
+    flags += ["--init", str(run), "--load-attention", str(run), "--out", str(tmp_path / "more")]
+    assert train.main(flags) == 0
+    (old, _), (new, config) = load_prompt(run), load_prompt(tmp_path / "more")
+    assert config.sources == ["cola", "rte", "mnli"] and torch.equal(old.target, new.target)
+    assert all(torch.equal(a, b) for a, b in zip(old.attention.parameters(), new.attention.parameters(), strict=True))  # type: ignore[union-attr]
+
+
+def test_a_run_that_never_saved_a_state_starts_again(common: list[str], tmp_path: Path) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "--out", str(tmp_path / "s")]
+    assert train.main(flags) == 0
+    shutil.copytree(tmp_path / "s", tmp_path / "t")
+    for path in list((tmp_path / "t/seed-1").iterdir()):
+        if path.name != "config.json":
+            path.unlink()
+    assert train.main([*flags[:-1], str(tmp_path / "t")]) == 0
+    assert same_prompt(tmp_path / "s/seed-1", tmp_path / "t/seed-1")
