@@ -113,7 +113,7 @@ def load_splits(
         tokens = TokenSet.build(
             examples,
             tokenizer.encode_batch,
-            options.max_source_length,
+            options.max_source_length or task.max_source,
             options.max_target_length,
             0 if options.shared_prompt else number,
             tokenizer.eos,

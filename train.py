@@ -169,8 +169,9 @@ def summarize(job: Job) -> None:
         if task["train"].task.split == "given":
             answers = ", ".join(task["train"].task.labels)
             lines.append(f"           its answers are {f'the labels {answers}' if answers else 'free text'}")
-    if tokens.cut_sources:
-        lines.append(f"           {tokens.cut_sources:,} training texts are cut to {options.max_source_length} tokens")
+        own = task["train"].tokens
+        if own.cut_sources:
+            lines.append(f"           {own.cut_sources:,} training texts are cut to {own.max_source} tokens")
     if tokens.cut_targets:
         lines.append(f"           {tokens.cut_targets:,} answers are cut to {options.max_target_length} tokens")
     if options.method in METHODS:

@@ -78,8 +78,13 @@ class Options:
         type=positive,
         metavar="N",
     )
-    max_source_length: int = flag(
-        "task", "tokens of text, EOS included; longer texts are cut (256: Asai et al.)", 256, type=positive, metavar="N"
+    max_source_length: int | None = flag(
+        "task",
+        "tokens of text, EOS included; longer texts are cut (default: 512 for SQuAD and MRQA, 348 for MultiRC, "
+        "else 256: Asai et al.)",
+        None,
+        type=positive,
+        metavar="N",
     )
     max_target_length: int | None = flag(
         "task",

@@ -1,4 +1,4 @@
-"""The splits of the ATTEMPT papers (Asai et al. 2022, sec. 3.1), cut from the official labelled ones.
+"""The splits of the ATTEMPT papers (Asai et al. 2022, sec. 4.1), cut from the official labelled ones.
 
 GLUE's test labels are not public, so the papers cut dev or train in two, by one permutation with seed 42.
 """

@@ -1,14 +1,14 @@
 """What all tests share: the real files beside the repository, and a tiny checkpoint that needs none of them."""
 
-import hashlib
 import os
 import random
 import zipfile
 from pathlib import Path
 
 import pytest
-from glue_files import HOST
+from glue_files import HOST, Folder, write_checksums
 from hugging_face import COMMON, V11, random_state, save
+from task_files import Files
 
 import train
 
@@ -95,16 +95,13 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for split, n in (("train", 30), ("dev", 16))
     }
-    rows = ["path\tbytes\tsha256"]
     for name, members in (("CoLA", cola), ("RTE", rte)):
         path = root / HOST / "glue/data" / f"{name}.zip"
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w") as archive:
             for split, text in members.items():
                 archive.writestr(f"{name}/{split}.tsv", text)
-        content = path.read_bytes()
-        rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
-    (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
+    write_checksums(root)
     return root
 
 
@@ -130,3 +127,13 @@ def attempt_flags(common: list[str], prompt_run: Path, tmp_path_factory: pytest.
     assert train.main(["--task", "rte", "--method", "prompt", *flags, *common]) == 0
     sources = ["--source-prompts", str(prompt_run), str(other / "best.safetensors")]
     return ["--task", "rte", "cola", "--steps", "9", "--eval-every", "3", *sources, *common]
+
+
+@pytest.fixture(scope="session")
+def every_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --data-dir with a few rows of every task."""
+    root = tmp_path_factory.mktemp("every")
+    Files(root)
+    Folder(root).write()
+    write_checksums(root)
+    return root

@@ -1,5 +1,6 @@
 """Small self-made files in the layout of GLUE's, with all their quirks, and a server that misbehaves on demand."""
 
+import hashlib
 import os
 import re
 import zipfile
@@ -95,6 +96,15 @@ ROWS = {  # the first example of train and the first of (the first) dev, with di
     "cola": ("cola sentence: He ran.", "1", "cola sentence: Ran he.", "0"),
     "wnli": ("wnli sentence1: A it. sentence2: A A.", "1", "wnli sentence1: B it. sentence2: B B.", "0"),
 }
+
+
+def write_checksums(root: Path) -> None:
+    """Vouch for all files of a --data-dir, as a mirror's own checksums.tsv does."""
+    rows = ["path\tbytes\tsha256"]
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        rows.append(f"{path.relative_to(root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
+    (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
 
 
 class Folder:

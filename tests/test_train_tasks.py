@@ -1,18 +1,19 @@
 """train.py and eval.py on tasks with extra fields and free-text answers, with a tiny random T5."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from task_files import SUPER, Files, both, lines, passage, squad
+from glue_files import ROWS, write_checksums
+from task_files import FIRST, SUPER, Files, both, lines, passage, squad
 
 import eval
 import train
 from data.download import Downloader
 from data.tasks import GROUPS, TASKS
 from model.checkpoint import NAMES
+from model.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answers = [f"the bridge {i}" for i in range(1003)] + ["the long report of John Smith in Warsaw, in 1984, " * 3]
     files.write("rajpurkar.github.io/SQuAD-explorer/dataset/train-v1.1.json", squad(*[("Who?", [a]) for a in answers]))
     files.write(f"{SUPER}/MultiRC.zip", both("MultiRC", lines(*[passage(("Who?", [("A", 1), ("B", 0)]))] * 4)))
-    rows = ["path\tbytes\tsha256"]
-    for path in sorted(p for p in files.root.rglob("*") if p.is_file()):
-        content = path.read_bytes()
-        rows.append(f"{path.relative_to(files.root).as_posix()}\t{len(content)}\t{hashlib.sha256(content).hexdigest()}")
-    (files.root / "checksums.tsv").write_text("\n".join(rows) + "\n")
+    write_checksums(files.root)
     return files.root
 
 
@@ -118,3 +115,32 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
 
 def list_of(names: Iterable[str]) -> list[str]:
     return [name for group in GROUPS.values() for name in group] if names is TASKS else [*names]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_dry_run_shows_an_example_of_the_task(
+    name: str, every_task: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", name, "--method", "prompt", "--model", str(tiny_checkpoint), "--data-dir", str(every_task)]
+    assert train.main([*arguments, "--splits", "official", "--prompt-length", "2", "--device", "cpu", "--dry-run"]) == 0
+    source, target = ROWS[name][:2] if name in ROWS else FIRST[name][:2]
+    tokenizer = Tokenizer(tiny_checkpoint / "spiece.model")
+    source, target = (tokenizer.decode(ids) for ids in tokenizer.encode_batch([source, target]))
+    printed = capsys.readouterr().out
+    assert f"{name:10} source {source!r}\n           target {target!r}\n" in printed
+    assert name in source and "dry run: nothing was trained" in printed
+
+
+def test_the_dry_run_shows_each_task_of_several(
+    every_task: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", "rte", "squad", "multirc", "--method", "prompt", "--model", str(tiny_checkpoint)]
+    arguments += ["--data-dir", str(every_task), "--splits", "official", "--device", "cpu", "--dry-run"]
+    assert train.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if " source " in line] == ["rte", "squad", "multirc", "source"]
+
+
+def test_long_texts_are_cut_as_the_paper_says() -> None:
+    lengths = {name: task.max_source for name, task in TASKS.items() if task.max_source != 256}
+    assert lengths == {"multirc": 348, "squad": 512, **dict.fromkeys(GROUPS["MRQA"], 512)}
