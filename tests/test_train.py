@@ -42,6 +42,29 @@ def test_the_best_checkpoint_is_the_one_of_the_best_evaluation(prompt_run: Path)
     assert result_of(prompt_run)["scores"][0] == first["scores"][0]
 
 
+def test_of_several_tasks_the_mean_of_their_first_metrics_decides(
+    every_task: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cb's first metric is its macro F1, squad's F1; each has a second one, which must not count."""
+    dev = iter([(10.0, 20.0), (0.0, 36.0), (16.0, 18.0), (30.0, 4.0)])  # means 15, 18, 17, 17
+
+    def scored(backbone: object, prompt: object, split: eval.Split, options: Plan) -> Any:
+        if split.name == "dev" and split.task.name == "cb":
+            scored.pair = next(dev)  # type: ignore[attr-defined]
+        first = scored.pair[split.task.name == "squad"]  # type: ignore[attr-defined]
+        metrics = {split.task.metrics[0]: first, split.task.metrics[1]: 100 - 3 * first}
+        return {"task": split.task.name, "split": split.name, "metrics": metrics, "invalid": 0.0, "examples": 1,
+                "answers": {}}, []  # fmt: skip
+
+    monkeypatch.setattr(train, "score_split", scored)
+    flags = ["--task", "cb", "squad", "--method", "prompt", "--splits", "official", "--steps", "4", "--eval-every", "1"]
+    flags += ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--batch-size", "2"]
+    assert train.main([*flags, "--prompt-length", "2", "--out", str(tmp_path / "run")]) == 0
+    assert [record["best"] for record in metrics_of(tmp_path / "run")] == [True, True, False, False]
+    result = result_of(tmp_path / "run")
+    assert result["best_step"] == 2 and result["mean"]["dev"] == 18.0
+
+
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_eval_reproduces_the_stored_figure(prompt_run: Path, split: str, capsys: pytest.CaptureFixture[str]) -> None:
     stored = next(score for score in result_of(prompt_run)["scores"] if score["split"] == split)
