@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser, positive
 from attempt.machine import Machine, choose_machine
@@ -251,14 +251,7 @@ def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        evaluate(argv)
-    except AttemptError as e:
-        print(f"eval.py: error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_status("eval.py", lambda: evaluate(argv))
 
 
 if __name__ == "__main__":

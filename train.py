@@ -17,7 +17,7 @@ from attempt.baselines import METHODS, TunedWeights
 from attempt.build import find_sources, given_length, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
-from attempt.errors import AttemptError
+from attempt.errors import exit_status
 from attempt.options import Options, Plan
 from attempt.run import Run
 from attempt.series import train_series
@@ -275,23 +275,18 @@ def expanded(options: Options) -> Options:
     return options
 
 
+def run(argv: Sequence[str] | None) -> None:
+    command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
+    command = dataclasses.replace(command, options=expanded(command.options))
+    if command.several and not command.dry_run:
+        train_series(command, train_run)
+    else:
+        train_run(command.options, command.dry_run)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
-        command = dataclasses.replace(command, options=expanded(command.options))
-        if command.several and not command.dry_run:
-            train_series(command, train_run)
-        else:
-            train_run(command.options, command.dry_run)
-    except AttemptError as e:
-        print(f"train.py: error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted: --resume goes on from the last evaluation (several runs: the same command)", file=sys.stderr
-        )
-        return 130
-    return 0
+    hint = "interrupted: --resume (of several runs: the same command) goes on from the last evaluation"
+    return exit_status("train.py", lambda: run(argv), hint)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attempt.attention import PromptAttention
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser, above_zero, positive
 from attempt.foreign import ADAPTER_CONFIG, ADAPTER_FILES, TASKS, Foreign, read_foreign
@@ -179,7 +179,7 @@ def _mixture(
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m attempt.exchange", description="Prompts to and from other programs' files.")
+    parser = Parser(prog="attempt.exchange", description="Prompts to and from other programs' files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|import")
 
     add = commands.add_parser("export", help="write a run as an adapter of Hugging Face's PEFT").add_argument
@@ -204,7 +204,7 @@ def _export(given: argparse.Namespace) -> None:
     print(f"{', '.join(config.tasks)}: {given.to}/{ADAPTER_FILES[0]} and {ADAPTER_CONFIG}. In Python:")
     print("    from peft import AutoPeftModelForSeq2SeqLM")
     print(f"    model = AutoPeftModelForSeq2SeqLM.from_pretrained({str(given.to)!r})")
-    if len(config.tasks) > 1:
+    if len(config.tasks) > 1 and not config.shared:
         numbers = ", ".join(f"{i} for {name}" for i, name in enumerate(config.tasks))
         print(f"model.generate(..., task_ids=...) takes each row's task: {numbers}")
 
@@ -230,14 +230,8 @@ def _import(given: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
-    try:
-        _export(given) if given.command == "export" else _import(given)
-    except AttemptError as e:
-        print(f"python -m attempt.exchange: error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    work = _export if given.command == "export" else _import
+    return exit_status("attempt.exchange", lambda: work(given))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attempt.checkpoint import load_sources
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
 
@@ -132,12 +132,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        run(argv)
-    except AttemptError as e:
-        print(f"attempt.spot: error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("attempt.spot", lambda: run(argv))
 
 
 if __name__ == "__main__":
