@@ -278,7 +278,7 @@ def expanded(options: Options) -> Options:
 def run(argv: Sequence[str] | None) -> None:
     command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
     command = dataclasses.replace(command, options=expanded(command.options))
-    if command.several and not command.dry_run:
+    if command.several:
         train_series(command, train_run)
     else:
         train_run(command.options, command.dry_run)

@@ -24,7 +24,7 @@ from attempt.spot import compare, rank, save, table, unique, weighted_average
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
 
-TrainRun = Callable[[Options], None]
+TrainRun = Callable[..., None]  # trains a run, from its Options
 
 
 def train_series(command: Command, train_run: TrainRun) -> None:
@@ -34,6 +34,12 @@ def train_series(command: Command, train_run: TrainRun) -> None:
     if command.separately:
         folder = {name: None if options.out is None else str(Path(options.out) / name) for name in options.task}
         parts = [dataclasses.replace(options, task=[name], out=folder[name]) for name in options.task]
+    if command.dry_run:
+        for part in parts:
+            if command.options.method == "spot" and command.options.init is None:
+                print("spot       shown with a prompt of its own; the run starts from what --transfer chooses")
+            train_run(part, dry_run=True)
+        return
     for part in parts:
         for seed in command.seeds:
             out = str(part.folder() / f"seed-{seed}")

@@ -71,6 +71,18 @@ def test_seeds_are_trained_each_and_summarized(
     assert f"{deviation:.2f}" in printed
 
 
+def test_a_dry_run_of_a_series_shows_each_task_by_itself(
+    common: list[str], sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "cola", "rte", *SMALL, *common, "--separately", "--seeds", "1", "2", "--dry-run"]
+    assert train.main([*flags, "--out", str(tmp_path / "x")]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("task ")] == ["cola:", "rte:"]
+    assert train.main([*spot_flags(sources, common, tmp_path / "x"), "--dry-run"]) == 0
+    assert "the run starts from what --transfer chooses" in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_complete_series_is_kept_and_other_options_are_refused(
     common: list[str],
     tmp_path: Path,
