@@ -19,8 +19,9 @@ from attempt.command import Command, resumed
 from attempt.errors import AttemptError
 from attempt.options import Options
 from attempt.prompt import SoftPrompt
+from attempt.report import table
 from attempt.run import Run
-from attempt.spot import compare, rank, save, table, unique, weighted_average
+from attempt.spot import compare, rank, save, unique, weighted_average
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
 

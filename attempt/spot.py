@@ -21,6 +21,7 @@ from attempt.checkpoint import load_sources
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
+from attempt.report import table
 
 TRANSFERS = ("best", "average", "mixture")
 SIMILARITIES = ("average", "tokens")
@@ -64,16 +65,6 @@ def weighted_average(sources: Tensor, similarities: list[float]) -> Tensor:
 def unique(names: list[str]) -> list[str]:
     """The names, with -2, -3 … after those that came before."""
     return [name if names.index(name) == i else f"{name}-{names[: i + 1].count(name)}" for i, name in enumerate(names)]
-
-
-def table(rows: list[list[str]]) -> str:
-    """Columns under each other, the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return "\n".join(lines)
 
 
 def compare(prompts: Tensor, names: list[str], target: Tensor | None, measure: str) -> list[list[str]]:
