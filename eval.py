@@ -19,14 +19,15 @@ from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser, positive
 from attempt.machine import Machine, choose_machine
-from attempt.options import Options, Plan
+from attempt.options import Options, spelled
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
-from data.tasks import TASKS, Example, Task, get_task, load_official
+from data.tasks import TASKS, Example, Task, expand, get_task, load_official
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
@@ -72,6 +73,11 @@ class Split:
 def find_task(name: str, options: Options) -> Task:
     """The task of that name: a built-in one, or that of the user's files, which belong to the one name that is not."""
     others = [other for other in options.task if other not in TASKS]
+    if options.train_file is not None and len(others) > 1:
+        raise AttemptError(
+            f"--task: expected one name for the task of the given files, found {', '.join(others)}; the "
+            "others must be of --list-tasks"
+        )
     if options.train_file is None or options.dev_file is None or options.target_field is None:
         return get_task(name)
     if not others:
@@ -173,6 +179,8 @@ def describe(record: dict[str, Any]) -> str:
     note = ""
     if len(record["answers"]) == 1 and record["examples"] > 1:
         note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --labels"
+    elif record["invalid"] > 50:
+        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
     invalid = f"invalid {record['invalid']:.2f}"
     return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples){note}"
 
@@ -186,10 +194,13 @@ def evaluate(argv: Sequence[str] | None) -> None:
     files = ("train_file", "dev_file", "test_file")
     names = (*files, "model", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    options = dataclasses.replace(Plan.read(run.config), **changes)
+    plan = Plan.read(run.config)
+    if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
+        parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
+    options = dataclasses.replace(plan, **changes)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
-    path = run.best if given.checkpoint == "best" else run.last
+    path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
     if given.add_sources or given.remove_sources:
         changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
@@ -203,7 +214,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
         trained.prompt.to(backbone.machine.device)
 
     lines: list[str] = []
-    for name in given.task or options.task:
+    for name in expand(given.task or options.task):
         if name not in options.task and len(options.task) > 1:
             raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}")
         number = options.task.index(name) if name in options.task else 0  # one prompt can be tried on any task
@@ -225,7 +236,7 @@ def new_parser() -> Parser:
     add("--run", required=True, type=Path, metavar="DIR", help="folder that train.py wrote")
     add("--task", nargs="+", metavar="TASK", help="tasks to score (default: the run's)")
     add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
-    add("--checkpoint", default="best", choices=["best", "last"], help="default: %(default)s")
+    add("--checkpoint", default="best", metavar="best|last|FILE", help="which one (default: %(default)s)")
     add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
     add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
     add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")

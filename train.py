@@ -18,7 +18,8 @@ from attempt.build import find_sources, given_length, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
 from attempt.errors import exit_status
-from attempt.options import Options, Plan
+from attempt.options import Options
+from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import train_series
 from attempt.trainer import Trainer, count
@@ -162,7 +163,7 @@ def first_metrics(scores: list[dict[str, Any]]) -> float:
 def summarize(job: Job) -> None:
     """What is about to happen."""
     options, trainer, tokens = job.options, job.trainer, job.tokens
-    lines = []
+    lines = [f"run        {job.run.folder}"]
     for task in job.splits:
         sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
         lines.append(f"task       {task['train'].task.name}: {sizes} examples")
@@ -236,6 +237,8 @@ def prepare(options: Options) -> Job:
     trained: Trained
     if resumed:  # the checkpoint has its sources with it, wherever their files are by now
         trained, config = load_trained(run.last, plan.method, backbone.t5)
+        if plan.fix_attention and trained.prompt is not None and trained.prompt.attention is not None:
+            trained.prompt.attention.requires_grad_(False)
     elif baseline:
         trained = TunedWeights(backbone.t5, plan.method, plan.seed)
     else:
@@ -267,19 +270,17 @@ def train_run(options: Options, dry_run: bool = False) -> None:
     job.finish()
 
 
-def expanded(options: Options) -> Options:
-    """With the tasks of a group in its name's place. Before anything is loaded, an unknown task is told."""
-    options = dataclasses.replace(options, task=expand(options.task))
+def check_tasks(options: Options) -> None:
+    """Tell an unknown task before anything is loaded."""
     for name in options.task:
         find_task(name, options)
-    return options
 
 
 def run(argv: Sequence[str] | None) -> None:
-    command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)})
-    command = dataclasses.replace(command, options=expanded(command.options))
+    command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
+    check_tasks(command.options)
     if command.several:
-        train_series(command, train_run)
+        train_series(command, train_run, check_tasks)
     else:
         train_run(command.options, command.dry_run)
 

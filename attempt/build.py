@@ -1,5 +1,6 @@
 """What a run trains, before its first step: the sources it mixes and the first values of its prompts."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from attempt import prompt as initial
 from attempt.attention import PromptAttention
 from attempt.checkpoint import load_prompts, load_sources, read_attention
 from attempt.errors import AttemptError
-from attempt.options import Options, Plan
+from attempt.options import Options
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 
@@ -26,6 +28,9 @@ def find_sources(options: Options) -> tuple[Tensor, list[str]]:
     if not paths:
         runs = [Options([task], method="prompt", model=options.model).folder() for task in SOURCES]
         paths = [run for run in runs if Run(run).result.exists()]
+        if paths and len(paths) < len(runs):
+            missing = ", ".join(str(run) for run in runs if run not in paths)
+            print(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}", file=sys.stderr)
     if not paths:
         raise AttemptError(missing_sources(options))
     return load_sources(paths)
@@ -45,9 +50,22 @@ def missing_sources(options: Options) -> str:
     return text
 
 
+def init_path(init: str | None) -> Path | None:
+    """The file or run folder that --init names; None where it is a keyword or a text."""
+    if init is None or init in ("", "uniform", "vocab", "labels", "source") or init.startswith("text:"):
+        return None
+    if not Path(init).exists():
+        raise AttemptError(
+            f"--init {init}: expected vocab, uniform, labels, source, text:WORDS, or a prompt file or run folder; "
+            "found no such file"
+        )
+    return Path(init)
+
+
 def given_length(options: Options) -> int | None:
-    """The length L of the prompt file or run that --init names; None where it names none."""
-    return load_prompts(Path(options.init))[0].size(1) if options.init and Path(options.init).exists() else None
+    """The length L of the prompt that --init names; None where it names none."""
+    path = init_path(options.init)
+    return None if path is None else load_prompts(path)[0].size(1)
 
 
 def new_prompt(
@@ -94,6 +112,8 @@ def new_attention(options: Plan, width: int, generator: torch.Generator) -> Prom
 def load_attention(path: Path, attention: PromptAttention) -> None:
     """Give G the values of an earlier run's; a temperature that one of the two does not train stays as it is."""
     found, own = read_attention(path), attention.state_dict()
+    if not own:
+        raise AttemptError(f"--load-attention {path}: expected a G to load, found --attention constant, which has none")
     shapes, expected = ({name: tuple(t.shape) for name, t in g.items() if name != "tau"} for g in (found, own))
     if shapes != expected:
         raise AttemptError(
@@ -126,19 +146,15 @@ def first_value(
         return initial.class_labels(embedding, encode(labels), L, generator)
     if init.startswith("text:"):
         return initial.text(embedding, encode([init.removeprefix("text:")])[0], L)
-    if init == "source":
-        if sources is None:
-            raise AttemptError(
-                "--init source: expected --method attempt, which mixes sources; give a prompt's file instead"
-            )
-        found = sources[0]  # a copy of the first source, MNLI in the released configurations
-    elif Path(init).exists():
-        prompts, names = load_prompts(Path(init))
+    path = init_path(init)
+    if path is not None:
+        prompts, names = load_prompts(path)
         found = prompts[names.index(options.task[task]) if options.task[task] in names else 0]
+    elif sources is not None:
+        found = sources[0]  # a copy of the first source, MNLI in the released configurations
     else:
         raise AttemptError(
-            f"--init {init}: expected vocab, uniform, labels, source, text:WORDS, or a prompt file or run folder; "
-            "found no such file"
+            "--init source: expected --method attempt, which mixes sources; give a prompt's file instead"
         )
     if found.shape != (L, D):
         raise AttemptError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attempt.attention import VARIANTS, PromptAttention
+from attempt.baselines import FORMAT as WEIGHTS
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
 from attempt.errors import AttemptError
 from attempt.files import write_whole
@@ -112,7 +113,8 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
     path = path / BEST if path.is_dir() else path
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        raise AttemptError(f"{path}: expected a prompt checkpoint ({FORMAT}), found {metadata.get('format', 'none')}")
+        kind = "the weights of a baseline" if metadata.get("format") == WEIGHTS else metadata.get("format", "none")
+        raise AttemptError(f"{path}: expected a prompt checkpoint ({FORMAT}), found {kind}")
     try:
         config = PromptConfig(**json.loads(metadata["config"]))
         config.check()
@@ -171,6 +173,8 @@ def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
 
 def read_attention(path: Path) -> dict[str, Tensor]:
     """The tensors of a run's G, under their names in PromptAttention; also the authors', and the replication's."""
+    if not path.exists():
+        raise AttemptError(f"{path}: expected a run folder or a folder with {AUTHORS_G}, found no such file")
     if path.is_dir() and (path / AUTHORS_G).exists():
         return read_authors_attention(path)
     if is_foreign(path):
@@ -222,6 +226,8 @@ def _read_source(path: Path) -> list[tuple[str, Tensor]]:
 
 def _read_prompts(path: Path) -> tuple[bool, Tensor, list[str]]:
     """Whether it is a mixture's, the target prompts (K,L,D), and their names."""
+    if not path.exists():
+        raise AttemptError(f"{path}: expected a run folder or a prompt's file, found no such file")
     if is_foreign(path):
         found = read_foreign(path)
         place = path.parent if path.name in ADAPTER_FILES else path  # an adapter has its folder's name

@@ -3,17 +3,17 @@
 import argparse
 import dataclasses
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 from attempt.errors import AttemptError
-from attempt.flags import Parser, natural
-from attempt.options import Options, Plan
+from attempt.flags import Parser, seed_number
+from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+from attempt.plan import Plan
 
-# These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}
 USES["mixture"] = {"attempt"}
@@ -41,20 +41,41 @@ class CommandParser(Parser):
     """Reads @FILE as if its words stood in the command line; # begins a comment there."""
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as e:
+            self.error(f"expected words and closed quotes in a file of options, found {arg_line!r} ({e})")
+
+    def words(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """The flags that are given, by their options' names."""
+        try:
+            return vars(self.parse_args(argv))
+        except UnicodeDecodeError as e:
+            self.error(f"expected a file of options in UTF-8, found {e}")
+        except RecursionError:
+            self.error("expected a file of options, found one that includes itself")
 
 
-def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> Command:
+def parse(
+    argv: Sequence[str] | None,
+    lists: dict[str, str] | None = None,
+    expand: Callable[[list[str]], list[str]] = list,
+) -> Command:
     """The command line -> what is to be done. Ends the program, with status 2 and a line, where it makes no sense.
 
-    lists: for each key, `--list-KEY` prints the text and ends the program.
+    lists: for each key, `--list-KEY` prints the text and ends the program. expand: puts the tasks of a group in the
+    place of its name.
     """
     parser = new_parser(lists or {})
-    given = vars(parser.parse_args(argv))
+    given = parser.words(argv)
+    if "task" in given:
+        given["task"] = expand(given["task"])
     resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
     seeds, separately = tuple(given.pop("seeds", ())), given.pop("separately", False)
     if "shots" in given and "train_examples" in given:
         parser.error("expected --shots or --train-examples, found both")
+    if seeds and "seed" in given:
+        parser.error("expected --seed or --seeds, found both")
     if len(set(seeds)) < len(seeds):
         parser.error(f"expected each of --seeds once, found {' '.join(map(str, seeds))}")
     if resume is None:
@@ -62,16 +83,20 @@ def parse(argv: Sequence[str] | None, lists: dict[str, str] | None = None) -> Co
             parser.error("expected --task TASK")
         check_uses(parser, given)
         check_files(parser, given)
+        for flag, reason in without_effect(given):
+            print(f"train.py: note: {flag} has no effect {reason}", file=sys.stderr)
         return Command(Options(**given), dry_run, seeds, separately)
     if seeds or separately:
         parser.error("expected --resume of one run; to go on with --seeds or --separately, give the same command again")
+    if isinstance(resume, str) and Path(given.get("out", resume)) != Path(resume):
+        parser.error(f"expected --resume {resume} alone, found --out {given['out']} too: a run stays in its folder")
     if resume is True and not given.keys() & {"task", "out"}:
         parser.error("expected --resume DIR")
     folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
     return Command(resumed(folder, given), dry_run)
 
 
-def new_parser(lists: dict[str, str]) -> Parser:
+def new_parser(lists: dict[str, str]) -> CommandParser:
     parser = CommandParser(
         prog="train.py",
         description="Train soft prompts, mixtures of them, and what they are compared with, for a T5. "
@@ -93,7 +118,13 @@ def new_parser(lists: dict[str, str]) -> Parser:
             settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
         groups[name](settings.pop("option", spelled(option.name)), dest=option.name, **settings)
     add = groups["run"]
-    add("--seeds", nargs="+", type=natural, metavar="N", help="train a run with each seed; report mean and deviation")
+    add(
+        "--seeds",
+        nargs="+",
+        type=seed_number,
+        metavar="N",
+        help="train a run with each seed; report mean and deviation",
+    )
     add("--separately", action="store_true", help="train a run for each task, one after the other, not one for all")
     add(
         "--resume",
@@ -108,11 +139,6 @@ def new_parser(lists: dict[str, str]) -> Parser:
     return parser
 
 
-def spelled(name: str) -> str:
-    """An option's name as a flag."""
-    return "--" + name.replace("_", "-")
-
-
 def check_uses(parser: Parser, given: dict[str, Any]) -> None:
     """Refuse flags that the method would pass over in silence."""
     method = given.get("method", "attempt")
@@ -121,10 +147,14 @@ def check_uses(parser: Parser, given: dict[str, Any]) -> None:
         if option.name in given and method not in USES.get(group, {method}):
             flag = option.metadata.get("option", spelled(option.name))
             parser.error(f"{flag}: expected --method {' or '.join(sorted(USES[group]))}, found --method {method}")
-    if method == "spot" and "init" in given and given.keys() & {"transfer", "top_k", "early_prompt", "early_steps"}:
-        parser.error(
-            "expected --init, the prompt to start from, or the flags that choose one by --transfer, found both"
-        )
+    found = [f.name for f in dataclasses.fields(Options) if f.metadata["group"] in ("sources", "transfer")]
+    choosing = [spelled(name) for name in found if name in given]
+    if method == "spot" and "init" in given and choosing:
+        parser.error(f"expected --init, the prompt to start from, or {', '.join(choosing)} to choose one, found both")
+    if given.keys() >= {"early_prompt", "early_steps"}:
+        parser.error("expected --early-prompt or --early-steps, found both")
+    if given.keys() >= {"temperature", "learn_temperature"}:
+        parser.error("expected --temperature or --learn-temperature, found both")
 
 
 def check_files(parser: Parser, given: dict[str, Any]) -> None:
@@ -136,23 +166,38 @@ def check_files(parser: Parser, given: dict[str, Any]) -> None:
         parser.error(f"expected {', '.join(missing)} too, found {', '.join(found)} alone")
 
 
-def differences(stored: Plan, given: dict[str, Any]) -> list[str]:
-    """Which of the given options are not those that a run was started with."""
-    return [
-        f"{spelled(name)} {value} (was {getattr(stored, name)})"
-        for name, value in given.items()
-        if name not in MACHINE_FLAGS and value != getattr(stored, name)
-    ]
+def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
+    """Flags that change nothing beside the others, and why: an ablation of a recipe is given beside its flags."""
+    attention = given.get("attention", "sub")
+    idle = {
+        "constant": ("bottleneck", "temperature", "learn_temperature", "fix_attention", "freeze_norm", "pool_pads",
+                     "load_attention", "attention_lr"),
+        "dot": ("bottleneck", "freeze_norm"),
+        "linear": ("bottleneck",),
+    }  # fmt: skip
+    found = [(spelled(name), f"with --attention {attention}") for name in idle.get(attention, ()) if name in given]
+    if "use_target" in given:
+        found += [(spelled(name), "with --no-target") for name in ("init", "shared_prompt") if name in given]
+    return found
 
 
 def resumed(folder: Path, given: dict[str, Any]) -> Plan:
     """The plan of the run in a folder. Raises AttemptError where options are given that are not the run's."""
     stored = Plan.read(folder / "config.json")
-    different = differences(stored, given)
-    if different:
-        raise AttemptError(
-            f"{folder}: expected the options that the run was started with, found {', '.join(different)}; "
-            "leave them out, or start another run with another --out"
-        )
+    different = [
+        f"{spelled(name)} {spoken(value)} (was {spoken(getattr(stored, name))})"
+        for name, value in given.items()
+        if name not in MACHINE_FLAGS and value != getattr(stored, name)
+    ]
+    refuse(folder, different)
     machine = {name: value for name, value in given.items() if name in MACHINE_FLAGS and name != "out"}
     return dataclasses.replace(stored, out=str(folder), **machine)
+
+
+def refuse(folder: Path, differences: list[str]) -> None:
+    """A run, or its result, is only taken for that of a command with the same options."""
+    if differences:
+        raise AttemptError(
+            f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
+            "leave them out, or start another run with another --out"
+        )

@@ -20,7 +20,7 @@ from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser, above_zero, positive
 from attempt.foreign import ADAPTER_CONFIG, ADAPTER_FILES, TASKS, Foreign, read_foreign
-from attempt.options import Plan
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from model.config import T5Config
@@ -179,7 +179,7 @@ def _mixture(
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="attempt.exchange", description="Prompts to and from other programs' files.")
+    parser = Parser(prog="python -m attempt.exchange", description="Prompts to and from other programs' files.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="export|import")
 
     add = commands.add_parser("export", help="write a run as an adapter of Hugging Face's PEFT").add_argument
@@ -231,7 +231,7 @@ def _import(given: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     work = _export if given.command == "export" else _import
-    return exit_status("attempt.exchange", lambda: work(given))
+    return exit_status("python -m attempt.exchange", lambda: work(given))
 
 
 if __name__ == "__main__":

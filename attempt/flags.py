@@ -31,6 +31,14 @@ def number(text: str) -> float:
     return value
 
 
+def seed_number(text: str) -> int:
+    """A whole number from 0 that every generator of random numbers takes."""
+    value = natural(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2^63, found {text!r}")
+    return value
+
+
 def above_zero(text: str) -> float:
     """A finite number above 0."""
     value = number(text)

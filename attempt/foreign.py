@@ -66,6 +66,8 @@ def read_foreign(path: Path, rows: int | None = None) -> Foreign:
     rows: the prompt length L, for adapters that do not say which of their rows were used; else it must agree.
     Raises AttemptError, on one line that names the file, for whatever is missing, misshapen or not finite.
     """
+    if not path.exists():
+        raise AttemptError(f"{path}: expected a prompt's file or an adapter's folder, found no such file")
     if path.suffix in (".safetensors", ".bin") and not path.is_dir():
         return _adapter(path, path.parent / ADAPTER_CONFIG, rows)
     if path.is_dir():

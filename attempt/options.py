@@ -1,18 +1,25 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
-import dataclasses
-import json
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines, spot
 from attempt.attention import VARIANTS
-from attempt.errors import AttemptError
-from attempt.flags import above_zero, flag, natural, number, positive, share
+from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
+
+# These may differ between a run and its continuation: they do not change what is computed.
+MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
+
+
+def spelled(name: str) -> str:
+    """An option's name as a flag."""
+    return "--" + name.replace("_", "-")
+
+
+def spoken(value: object) -> str:
+    """An option's value as it is given."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Options:
         metavar="N",
     )
     data_seed: int = flag(
-        "task", "seed of --train-examples, --shots and --eval-examples", 42, type=natural, metavar="N"
+        "task", "seed of --train-examples, --shots and --eval-examples", 42, type=seed_number, metavar="N"
     )
     splits: str = flag(
         "task",
@@ -257,7 +264,7 @@ class Options:
     dropout: float | None = flag(
         "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )
-    seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=natural)
+    seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=seed_number)
 
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
@@ -295,70 +302,3 @@ class Options:
     def epoch_examples(self, sizes: Sequence[int]) -> int:
         """Examples in an epoch, from the tasks' numbers of training examples: at most --mixing-cap of each."""
         return sum(min(size, self.mixing_cap or size) for size in sizes)
-
-
-@dataclass(frozen=True)
-class Plan(Options):
-    """The options with nothing left open: what a run's config.json holds."""
-
-    init: str = ""
-    prompt_length: int = 0
-    steps: int = 0
-    lr: float = 0.0
-    attention_lr: float = 0.0
-    schedule: str = ""
-    warmup: int = 0
-    weight_decay: float = 0.0
-    clip: float = 0.0
-    eval_every: int = 0
-    out: str = ""
-
-    @classmethod
-    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
-        method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
-        epoch = math.ceil(examples / options.batch_size)  # in steps
-        passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
-        steps = options.steps or min(epoch * (options.epochs or passes), options.max_steps or sys.maxsize)
-        schedule = options.schedule or ("linear" if adamw else "constant")
-        lr = options.lr if options.lr is not None else 3e-4 if baseline else 0.3
-        derived = {
-            "init": "" if baseline else "source" if method == "attempt" else "vocab",
-            "prompt_length": 0 if baseline else source_length or 100,
-            "steps": steps,
-            "lr": lr,
-            "attention_lr": lr,
-            "schedule": schedule,
-            # 500 steps are longer than the whole run on small sets: the rate would never reach its peak
-            "warmup": min(500, steps // 10) if schedule == "linear" else 0,
-            "weight_decay": 1e-5 if method == "prompt" or not (adamw or baseline) else 0.0,
-            "clip": 1.0 if adamw else 0.0,
-            "eval_every": min(epoch, steps),
-            "out": str(options.folder()),
-        }
-        given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        return cls(**{**derived, **given})
-
-    @classmethod
-    def read(cls, path: Path) -> "Plan":
-        """The plan of an earlier run, from its config.json."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            hints = get_type_hints(cls)
-            if not isinstance(found, dict) or found.keys() != hints.keys():
-                raise ValueError("other options than this version of the program has")
-            for name, value in found.items():
-                cls._check_kind(name, value, hints[name])
-        except (OSError, ValueError, RecursionError) as e:
-            raise AttemptError(f"{path}: expected the config.json of a run, found {e}") from None
-        return cls(**found)
-
-    @staticmethod
-    def _check_kind(name: str, value: object, hint: Any) -> None:
-        if get_origin(hint) is list:
-            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        else:
-            kinds = get_args(hint) or (hint,)  # int | None, or int
-            good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
-        if not good:
-            raise ValueError(f"{name}: {value!r}")

@@ -36,10 +36,12 @@ class Run:
 
         What a run leaves that was stopped before its first state was saved is no obstacle: nothing was trained yet.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise AttemptError(f"{self.folder}: expected a folder for the run, found a file; give another --out")
-        begun = {self.config.name, self.last.name}
-        if self.folder.is_dir() and not {path.name for path in self.folder.iterdir()} <= begun:
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise AttemptError(f"{place}: expected a folder for the run, found a file; give another --out")
+        found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        halves = {name for name in found if name.startswith(".") and name.endswith(".tmp")}  # see write_whole
+        if not found - halves <= {self.config.name, self.last.name}:
             raise AttemptError(
                 f"{self.folder}: expected an empty or new folder for the run, found files; "
                 f"go on with that run by --resume {self.folder}, or give another --out"
@@ -75,6 +77,11 @@ class Run:
 
         Evaluations that came after it was saved are taken out of metrics.jsonl: they will be made again.
         """
+        if not self.state.exists():
+            raise AttemptError(
+                f"{self.state}: expected the state of an interrupted run, found none; of several runs give the same "
+                "command again, an imported run has nothing to go on with"
+            )
         state = read_torch(self.state)
         if not isinstance(state, dict) or "step" not in state:
             raise AttemptError(f"{self.state}: expected the state of a run, found {type(state).__name__}")

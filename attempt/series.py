@@ -5,8 +5,8 @@ Every run has a folder of its own. The same command again keeps the finished run
 
 import dataclasses
 import json
-import shutil
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,106 +15,179 @@ from torch import Tensor
 
 from attempt.build import find_sources
 from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_prompt
-from attempt.command import Command, resumed
+from attempt.command import Command, refuse
 from attempt.errors import AttemptError
-from attempt.options import Options
+from attempt.files import write_whole
+from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
 from attempt.spot import compare, rank, save, unique, weighted_average
+from model.config import T5Config
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
+MIXTURE_CAP = 2**19  # examples of a task in a mixture (Vu et al. 2022, sec. 2)
+SEARCH = "search.json"  # the options of a SPoT search, in its folder
 
 TrainRun = Callable[..., None]  # trains a run, from its Options
+CheckTasks = Callable[[Options], None]  # raises AttemptError for an unknown task
 
 
-def train_series(command: Command, train_run: TrainRun) -> None:
-    """Train all runs of a command; `train_run` trains one."""
+def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+    """Train all runs of a command. One that fails is told, and does not keep the other tasks' from being trained."""
     options = command.options
     parts = [options]
     if command.separately:
         folder = {name: None if options.out is None else str(Path(options.out) / name) for name in options.task}
         parts = [dataclasses.replace(options, task=[name], out=folder[name]) for name in options.task]
-    if command.dry_run:
-        for part in parts:
-            if command.options.method == "spot" and command.options.init is None:
-                print("spot       shown with a prompt of its own; the run starts from what --transfer chooses")
-            train_run(part, dry_run=True)
-        return
+    failed = []
     for part in parts:
-        for seed in command.seeds:
-            out = str(part.folder() / f"seed-{seed}")
-            train_one(dataclasses.replace(part, seed=seed, out=out), train_run)
-        if command.seeds:
-            summarize_seeds(part.folder(), list(command.seeds))
-        else:
-            train_one(part, train_run)
-    if command.separately:
-        print(table(compare_tasks([part.folder() for part in parts])))
+        try:
+            if command.dry_run:
+                show_part(part, command.seeds, train_run)
+            elif command.seeds:
+                for seed in command.seeds:
+                    out = str(part.folder() / f"seed-{seed}")
+                    train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
+                summarize_seeds(part.folder(), list(command.seeds))
+            else:
+                train_one(part, train_run, check_tasks)
+        except AttemptError as e:
+            if not command.separately:
+                raise
+            failed.append(part)
+            print(f"train.py: error: {'+'.join(part.task)}: {e}", file=sys.stderr)
+    if command.separately and not command.dry_run:
+        done = [part.folder() for part in parts if part not in failed]
+        print(table(compare_tasks(done, bool(command.seeds))) if done else "no run was completed")
+    if failed:
+        names = ", ".join("+".join(part.task) for part in failed)
+        raise AttemptError(f"expected {len(parts)} tasks to be trained, found {len(failed)} that failed: {names}")
 
 
-def train_one(options: Options, train_run: TrainRun) -> None:
-    if options.method == "spot" and options.init is None:
-        train_spot(options, train_run)
+def show_part(options: Options, seeds: tuple[int, ...], train_run: TrainRun) -> None:
+    """The dry run of a task: of its first seed, and of SPoT with the target's own prompt in the place of a source's."""
+    if seeds:
+        print(f"runs       {len(seeds)}, with the seeds {', '.join(map(str, seeds))}")
+        options = dataclasses.replace(options, seed=seeds[0])
+    if searches(options):
+        sources, names = candidates(options)
+        print(f"spot       starts from what --transfer {options.transfer} makes of {', '.join(names)}; here from vocab")
+        options = dataclasses.replace(options, prompt_length=sources.size(1))
+    train_run(options, dry_run=True)
+
+
+def searches(options: Options) -> bool:
+    """Whether a run of SPoT has yet to find what it starts from."""
+    return options.method == "spot" and options.init is None
+
+
+def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+    if searches(options):
+        train_spot(options, train_run, check_tasks)
     else:
         train_or_keep(options, train_run)
 
 
 def train_or_keep(options: Options, train_run: TrainRun) -> None:
     """Train a run, or what is left of it. Raises AttemptError where the folder has a run with other options."""
-    if finished(options):
-        return
     run = Run(options.folder())
-    if run.state.exists():
-        train_run(resumed(run.folder, given(options)))
-    else:
+    if not (run.result.exists() or run.state.exists()):
         train_run(options)
-
-
-def finished(options: Options) -> bool:
-    """Whether the folder has this very run, complete."""
-    run = Run(options.folder())
-    if not run.result.exists():
-        return False
-    resumed(run.folder, given(options))
-    print(f"kept       {run.folder}: it is complete", flush=True)
-    return True
-
-
-def given(options: Options) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-
-
-def train_spot(options: Options, train_run: TrainRun) -> None:
-    """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
-    if finished(options):
         return
-    folder, name = options.folder(), "+".join(options.task)
+    plan = Plan.read(run.config)
+    refuse(run.folder, plan.differences(options))
+    if run.result.exists():
+        read_result(run)
+        print(f"kept       {run.folder}: it is complete", flush=True)
+    else:
+        machine = {name: getattr(options, name) for name in MACHINE_FLAGS if name != "out"}
+        train_run(dataclasses.replace(plan, out=str(run.folder), **machine))
+
+
+def read_result(run: Run) -> dict[str, Any]:
+    """The result.json of a complete run."""
+    try:
+        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+        scores = [value for score in result["scores"] for value in score["metrics"].values()]
+        if not all(isinstance(value, float) for value in [*scores, *(result["mean"][s] for s in ("dev", "test"))]):
+            raise ValueError("scores that are no numbers")
+        if not run.best.exists():
+            raise ValueError(f"no {run.best.name} beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise AttemptError(
+            f"{run.result}: expected the result of a complete run, found {type(e).__name__}: {e}; "
+            f"delete {run.folder} to train it again"
+        ) from None
+    return result
+
+
+def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+    """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
+    run, asked = Run(options.folder()), dataclasses.asdict(options)
+    if begun(run, asked):
+        return
+    sources, names = candidates(options)
+    if options.transfer == "mixture":  # before anything is trained
+        check_tasks(dataclasses.replace(options, task=[*options.task, *names]))
+    run.write_json(run.folder / SEARCH, asked)
+    target = early_prompt(options, sources.size(1), train_run)
+    if target.size(1) != sources.size(2):
+        raise AttemptError(f"expected prompts of one model, found widths {target.size(1)} and {sources.size(2)}")
+
+    rows = compare(sources, names, target, options.similarity)
+    save(run.folder / "ranking.tsv", rows)
+    print(f"{table(rows)}\nsaved in {run.folder / 'ranking.tsv'}", flush=True)
+    nearest = rank(target, sources, options.similarity)[: options.top_k]
+
+    folders = {}
+    for start, path in first_prompts(options, sources, names, nearest, train_run).items():
+        folders[start] = run.folder / f"from-{start}"
+        train_or_keep(dataclasses.replace(options, init=str(path), out=str(folders[start])), train_run)
+    keep_best(options, folders, {names[i]: similarity for i, similarity in nearest})
+
+
+def begun(run: Run, asked: dict[str, Any]) -> bool:
+    """Whether this very search is complete. Raises AttemptError where the folder has anything else than it."""
+    if not (run.folder / SEARCH).exists():
+        run.check_empty()
+        return False
+    try:
+        found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
+        different = [f"{spelled(k)} {spoken(v)} (was {spoken(found[k])})" for k, v in asked.items() if v != found[k]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {e!r}") from None
+    refuse(run.folder, [text for text in different if text.split()[0] not in map(spelled, MACHINE_FLAGS)])
+    if run.result.exists():
+        read_result(run)
+        print(f"kept       {run.folder}: it is complete", flush=True)
+    return run.result.exists()
+
+
+def candidates(options: Options) -> tuple[Tensor, list[str]]:
+    """The sources (N,L,D) that a target may start from, and names for them that are names of files too."""
     if len(options.task) > 1 and not options.shared_prompt:
         raise AttemptError(
             f"--method spot: expected one task to choose sources for, found {', '.join(options.task)}; "
             "give --separately, --shared-prompt, or the prompt to start from by --init"
         )
     sources, names = find_sources(options)
-    others = [i for i, source in enumerate(names) if source != name]  # a task's own prompt is no other task's
+    own = {*options.task, "+".join(options.task)}
+    others = [i for i, source in enumerate(names) if source not in own]  # a task's own prompt is no other task's
     if not others:
-        raise AttemptError(f"--source-prompts: expected prompts of other tasks than {name}, found its own alone")
-    sources, names = sources[others], unique([names[i] for i in others])
-    target = early_prompt(options, sources.size(1), train_run)
-    if target.size(1) != sources.size(2):
-        raise AttemptError(f"expected prompts of one model, found widths {target.size(1)} and {sources.size(2)}")
-
-    rows = compare(sources, names, target, options.similarity)
-    save(folder / "ranking.tsv", rows)
-    print(f"{table(rows)}\nsaved in {folder / 'ranking.tsv'}", flush=True)
-    nearest = rank(target, sources, options.similarity)[: options.top_k]
-
-    folders = {}
-    for start, path in first_prompts(options, sources, names, nearest, train_run).items():
-        run = dataclasses.replace(options, init=str(path), out=str(folder / f"from-{start}"))
-        train_or_keep(run, train_run)
-        folders[start] = run.folder()
-    keep_best(options, folders, {names[i]: similarity for i, similarity in nearest})
+        raise AttemptError(
+            f"--source-prompts: expected prompts of other tasks than {', '.join(options.task)}, found its own alone"
+        )
+    sources = sources[others]
+    if options.prompt_length not in (None, sources.size(1)):
+        raise AttemptError(
+            f"--prompt-length {options.prompt_length}: expected the sources' length {sources.size(1)}; leave it out"
+        )
+    config = Path(options.model) / "config.json"
+    if config.exists() and (width := T5Config.from_json(config).d_model) != sources.size(2):
+        raise AttemptError(f"--source-prompts: expected prompts of width {width}, found width {sources.size(2)}")
+    return sources, unique([names[i] for i in others])
 
 
 def early_prompt(options: Options, length: int, train_run: TrainRun) -> Tensor:
@@ -136,7 +209,6 @@ def prompt_run(options: Options, out: Path, length: int, **changes: Any) -> Opti
     plain = Options(options.task)
     transfer = [f.name for f in dataclasses.fields(Options) if f.metadata["group"] in ("sources", "transfer")]
     settings = {name: getattr(plain, name) for name in transfer} | changes
-    length = options.prompt_length or length
     return dataclasses.replace(options, method="prompt", prompt_length=length, out=str(out), **settings)
 
 
@@ -148,7 +220,9 @@ def first_prompts(
     if options.transfer == "mixture":
         out = folder / "mixture"
         tasks = [*options.task, *(names[i] for i in places)]
-        train_or_keep(prompt_run(options, out, sources.size(1), task=tasks, shared_prompt=True), train_run)
+        cap = options.mixing_cap or MIXTURE_CAP
+        mixed = prompt_run(options, out, sources.size(1), task=tasks, shared_prompt=True, mixing_cap=cap)
+        train_or_keep(mixed, train_run)
         return {"mixture": out}
     if options.transfer == "average":
         prompts = {"average": weighted_average(sources[places], [similarity for _, similarity in nearest])}
@@ -163,11 +237,11 @@ def first_prompts(
 
 def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str, float]) -> None:
     """Give the folder of the whole the files of its best run, and say how the others did."""
-    results = {name: json.loads(Run(folder).result.read_text(encoding="utf-8")) for name, folder in folders.items()}
+    results = {name: read_result(Run(folder)) for name, folder in folders.items()}
     best = max(results, key=lambda name: results[name]["mean"]["dev"])
     run, chosen = Run(options.folder()), Run(folders[best])
     for source, place in ((chosen.best, run.best), (chosen.last, run.last)):
-        shutil.copyfile(source, place)
+        write_whole(place, source.read_bytes())
     plan = json.loads(chosen.config.read_text(encoding="utf-8"))
     run.write_json(run.config, {**plan, "out": str(run.folder)})
     candidates = {name: result["mean"] for name, result in results.items()}
@@ -179,7 +253,7 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
 
 def summarize_seeds(folder: Path, seeds: list[int]) -> None:
     """Mean, sample standard deviation and each run's value of every score: printed, and in summary.json."""
-    results = [json.loads(Run(folder / f"seed-{seed}").result.read_text(encoding="utf-8")) for seed in seeds]
+    results = [read_result(Run(folder / f"seed-{seed}")) for seed in seeds]
     scores: dict[tuple[str, str, str], list[float]] = {}
     for result in results:
         for score in result["scores"]:
@@ -206,16 +280,15 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "deviation": deviation, "values": values}
 
 
-def compare_tasks(folders: list[Path]) -> list[list[str]]:
+def compare_tasks(folders: list[Path], seeds: bool) -> list[list[str]]:
     """A row a task: its first metric, over seeds the mean; the last row is the mean of all."""
     rows, total = [["run", "dev", "test"]], {"dev": 0.0, "test": 0.0}
     for folder in folders:
-        summary = folder / "summary.json"
-        if summary.exists():
-            records = json.loads(summary.read_text(encoding="utf-8"))["scores"]
+        if seeds:
+            records = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["scores"]
             means = {record["split"]: record["mean"] for record in records if record["task"] == "mean"}
         else:
-            means = json.loads(Run(folder).result.read_text(encoding="utf-8"))["mean"]
+            means = read_result(Run(folder))["mean"]
         rows.append([str(folder), *(f"{means[split]:.2f}" for split in total)])
         total = {split: value + means[split] for split, value in total.items()}
     return [*rows, ["mean", *(f"{value / len(folders):.2f}" for value in total.values())]]

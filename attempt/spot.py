@@ -9,6 +9,7 @@ Shapes: L prompt length, D model width, N prompts.
 """
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,8 +64,13 @@ def weighted_average(sources: Tensor, similarities: list[float]) -> Tensor:
 
 
 def unique(names: list[str]) -> list[str]:
-    """The names, with -2, -3 … after those that came before."""
-    return [name if names.index(name) == i else f"{name}-{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+    """The names, fit for files, with -2, -3 … after those that came before."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^\w.+-]+", "_", name).lstrip(".") or "prompt"
+        numbered = (f"{plain}-{i}" for i in range(2, len(names) + 2))
+        found.append(plain if plain not in found else next(other for other in numbered if other not in found))
+    return found
 
 
 def compare(prompts: Tensor, names: list[str], target: Tensor | None, measure: str) -> list[list[str]]:
@@ -89,7 +95,7 @@ def save(path: Path, rows: list[list[str]]) -> None:
 
 def run(argv: Sequence[str] | None) -> None:
     parser = Parser(
-        prog="attempt.spot", description="Similarities of prompts, SPoT's guide to which one to start from."
+        prog="python -m attempt.spot", description="Similarities of prompts, SPoT's guide to which one to start from."
     )
     add = parser.add_argument
     add("prompts", nargs="+", type=Path, metavar="PATH", help="run folders or prompt files")
@@ -123,7 +129,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_status("attempt.spot", lambda: run(argv))
+    return exit_status("python -m attempt.spot", lambda: run(argv))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from attempt.checkpoint import Trained
 from attempt.errors import AttemptError
 from attempt.machine import Machine
 from attempt.optimizer import Adafactor, learning_rate_factor
-from attempt.options import Plan
+from attempt.plan import Plan
 from model.t5 import T5
 
 

@@ -59,12 +59,17 @@ class Task:
     """Tokens of a source text, EOS included (Asai et al. 2022, appendix)."""
 
     def label_texts(self, style: str) -> list[str]:
-        """Every possible target text, in the order of the labels; style: "digits" or "words"; free text: []."""
+        """Every possible target text, in the order of the labels; style: "digits" or "words"; free text: [].
+
+        The labels of a user's files are written as they are there.
+        """
         if style not in STYLES:
             raise AttemptError(f"--labels: expected one of {', '.join(STYLES)}, found {style!r}")
         if not self.labels:
             return [] if self.free_text else list(GRID)
-        return list(self.labels) if style == "words" else [str(i) for i in range(len(self.labels))]
+        if style == "words" or self.split == "given":
+            return list(self.labels)
+        return [str(i) for i in range(len(self.labels))]
 
 
 NLI = ("entailment", "neutral", "contradiction")

@@ -132,6 +132,8 @@ def read_torch(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as e:  # a damaged file fails in any of a dozen ways, and all mean the same
         problem = str(e).strip().split("\n", maxsplit=1)[0] or type(e).__name__
+        if "weights_only" in str(e) or "Weights only" in str(e):  # PyTorch goes on to say how to run the file's code
+            problem = "it holds more than tensors, or is none of PyTorch's"
     raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
 
 

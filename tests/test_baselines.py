@@ -167,5 +167,5 @@ def test_a_checkpoint_of_another_method_or_model_is_told(tmp_path: Path) -> None
     save_trained(prompt, SoftPrompt(torch.zeros(1, 2, 32)), config_of("prompt"))
     with pytest.raises(AttemptError, match=r"expected trained weights \(attempt-weights-1\), found attempt-prompt-1"):
         load_trained(prompt, "bitfit", model_of("v1.0"))
-    with pytest.raises(AttemptError, match=r"expected a prompt checkpoint .*, found attempt-weights-1"):
+    with pytest.raises(AttemptError, match=r"expected a prompt checkpoint .*, found the weights of a baseline"):
         load_trained(path, "prompt", model_of("v1.0"))

@@ -16,7 +16,7 @@ from attempt import exchange
 from attempt.checkpoint import BEST, PromptConfig, load_prompt, load_sources, save_prompt
 from attempt.errors import AttemptError
 from attempt.exchange import export_peft, import_run
-from attempt.options import Plan
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from model.checkpoint import load_t5
 from model.safetensors import read_safetensors

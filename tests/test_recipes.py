@@ -8,7 +8,7 @@ import torch
 from conftest import REPOSITORY
 
 import train
-from data.tasks import GROUPS, SOURCES
+from data.tasks import GROUPS, SOURCES, expand
 from model.checkpoint import NAMES
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.args"))
@@ -46,13 +46,13 @@ def test_it_says_where_it_comes_from_and_where_it_departs(path: Path) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_trains(path: Path, every_task: Path, prompts: list[str], tiny_checkpoint: Path, tmp_path: Path) -> None:
     command = train.parse([f"@{path}"])
-    tasks, method = train.expanded(command.options).task, command.options.method
+    tasks, method = expand(command.options.task), command.options.method
     flags = ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--splits", "official"]
     flags += ["--steps", "2", "--batch-size", "2", "--eval-examples", "2", "--out", str(tmp_path / "run")]
-    if method in ("attempt", "spot"):
-        flags += ["--source-prompts", *prompts]
     if command.options.init == "runs/mnli-prompt-t5-base":
         flags += ["--init", prompts[0]]
+    elif method in ("attempt", "spot"):
+        flags += ["--source-prompts", *prompts]
     if command.options.early_steps:
         flags += ["--early-steps", "1"]
     if command.options.shots:  # of the few-shot tasks only scitail's small files have an example of each label

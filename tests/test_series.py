@@ -1,5 +1,6 @@
 """Several runs for one command: seeds, tasks one by one, SPoT; and runs that build on others' G and sources."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ import eval
 import train
 from attempt import spot
 from attempt.baselines import METHODS
-from attempt.checkpoint import load_prompt, load_sources
+from attempt.checkpoint import load_prompt, load_sources, save_prompt
 from attempt.trainer import Trainer
 from model.safetensors import read_safetensors
 
@@ -79,7 +80,7 @@ def test_a_dry_run_of_a_series_shows_each_task_by_itself(
     printed = capsys.readouterr().out
     assert [line.split()[1] for line in printed.splitlines() if line.startswith("task ")] == ["cola:", "rte:"]
     assert train.main([*spot_flags(sources, common, tmp_path / "x"), "--dry-run"]) == 0
-    assert "the run starts from what --transfer chooses" in capsys.readouterr().out
+    assert "starts from what --transfer best makes of rte, mnli; here from vocab" in capsys.readouterr().out
     assert not (tmp_path / "x").exists()
 
 
@@ -101,7 +102,59 @@ def test_a_complete_series_is_kept_and_other_options_are_refused(
     assert contents(tmp_path) == before
     assert f"kept       {tmp_path / 'rte'}: it is complete" in capsys.readouterr().out
     assert train.main([*flags, "--lr", "0.2"]) == 2
-    assert "--lr 0.2 (was 0.3)" in error_of(capsys)
+    errors = capsys.readouterr().err
+    assert errors.count("--lr 0.2 (was 0.3)") == 2 and "found 2 that failed: cola, rte" in errors
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--train-examples", "8"], "--train-examples left out (was 8)"),
+        (["--lr", "0.1"], "--lr left out (was 0.1)"),
+        (["--max-target-length", "3"], "--max-target-length left out (was 3)"),
+    ],
+)
+def test_leaving_an_option_out_is_a_difference_too(
+    more: list[str], told: str, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "--out", str(tmp_path)]
+    assert train.main([*flags, *more]) == 0
+    capsys.readouterr()
+    assert train.main(flags) == 2
+    assert told in error_of(capsys)
+    assert train.main([*flags, *more]) == 0
+
+
+def test_the_table_of_tasks_is_of_this_command(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not of the summary that another command's seeds left in the same folder."""
+    flags = ["--task", "cola", *SMALL, *common, "--separately", "--out", str(tmp_path)]
+    assert train.main(flags) == 0
+    (tmp_path / "cola/summary.json").write_text('{"scores": [{"task": "mean", "split": "dev", "mean": 77.0}]}')
+    capsys.readouterr()
+    assert train.main(flags) == 0 and "77" not in capsys.readouterr().out
+
+
+def test_a_task_that_fails_does_not_stop_the_others(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "rte", "cola", *SMALL, *common, "--separately", "--shots", "14", "--out", str(tmp_path)]
+    assert train.main(flags) == 2
+    text = capsys.readouterr()
+    assert "train.py: error: rte: --shots: expected 14" in text.err and "found 1 that failed: rte" in text.err
+    assert result_of(tmp_path / "cola")["task"] == ["cola"] and str(tmp_path / "cola") in text.out
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"scores": [], "mean": {"dev": "x", "test": 1.0}}'])
+def test_a_damaged_result_is_told(
+    content: str, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "--out", str(tmp_path)]
+    assert train.main(flags) == 0
+    (tmp_path / "seed-1/result.json").write_text(content)
+    assert train.main(flags) == 2
+    assert "result.json: expected the result of a complete run" in error_of(capsys)
 
 
 def test_an_interrupted_series_goes_on_as_if_nothing_had_happened(
@@ -147,10 +200,10 @@ def test_spot_trains_from_the_nearest_sources_and_keeps_the_best(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = spot_flags(sources, common, tmp_path / "spot", "--early-steps", "2", "--top-k", "2")
+    flags = spot_flags(sources, common, tmp_path / "spot", "--early-steps", "4", "--top-k", "2")
     assert train.main(flags) == 0
     out = tmp_path / "spot"
-    # the target's own prompt after two steps ranks the others; cola's own source is none
+    # the target's own prompt after four steps, not its best, ranks the others; cola's own source is none
     early = load_prompt(out / "early/last.safetensors")[0].target[0]
     prompts, names = load_sources([Path(path) for path in (sources[0], sources[2])])
     ranking = spot.rank(early, prompts, "average")
@@ -172,6 +225,93 @@ def test_spot_trains_from_the_nearest_sources_and_keeps_the_best(
     assert eval.describe(result["scores"][1]) in capsys.readouterr().out
     before = contents(out)
     assert train.main(flags) == 0 and contents(out) == before
+
+
+def test_spot_keeps_the_candidate_with_the_best_dev_score(
+    sources: list[str], common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three candidates the second has the best dev score, the first and the third have better test scores."""
+    chosen = {"rte": (10.0, 90.0), "mnli": (30.0, 20.0), "other": (20.0, 95.0)}
+
+    def scored(backbone: object, prompt: object, split: eval.Split, options: Any) -> Any:
+        start = next((name for name in chosen if f"from-{name}" in options.out), "rte")
+        value = chosen[start][split.name == "test"]
+        metrics = {"matthews": value}
+        return {
+            "task": "cola",
+            "split": split.name,
+            "metrics": metrics,
+            "invalid": 0.0,
+            "examples": 1,
+            "answers": {},
+        }, []
+
+    monkeypatch.setattr(train, "score_split", scored)
+    other = tmp_path / "other_prompt.pt"
+    torch.save(torch.randn(6, 32), other)
+    flags = spot_flags([*sources[::2], str(other)], common, tmp_path / "s", "--early-prompt", sources[1])
+    assert train.main(flags) == 0
+    result = result_of(tmp_path / "s")
+    assert result["start"] == "mnli" and result["mean"] == {"dev": 30.0, "test": 20.0}
+    assert result["candidates"] == {name: {"dev": dev, "test": test} for name, (dev, test) in chosen.items()}
+
+
+def test_a_search_keeps_to_its_own_folder(
+    sources: list[str], common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    flags = ["--task", "cola", "--method", "spot", "--steps", "2", *common, "--out", str(out)]
+    assert train.main([*flags, "--init", sources[0]]) == 0
+    (out / "result.json").unlink()
+    before = contents(out)
+    assert train.main([*flags, "--source-prompts", *sources]) == 2
+    assert "expected an empty or new folder" in error_of(capsys) and contents(out) == before
+    search = spot_flags(sources[:1], common, tmp_path / "s", "--early-prompt", sources[1])
+    assert train.main(search) == 0
+    assert train.main([*search, "--init", "x"][:6] + search[6:] + ["--top-k", "1"]) == 2
+    assert "--top-k 1 (was 3)" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--prompt-length", "5"], "--prompt-length 5: expected the sources' length 6"),
+        (["--transfer", "mixture"], "unknown task 'mnli_prompts'"),
+        (["--source-prompts", "{wide}"], "expected prompts of width 32, found width 9"),
+    ],
+)
+def test_a_search_that_cannot_end_does_not_begin(
+    more: list[str],
+    told: str,
+    sources: list[str],
+    common: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wide, odd = tmp_path / "wide.pt", tmp_path / "mnli_prompts.pt"
+    torch.save(torch.randn(6, 9), wide)
+    shutil.copyfile(sources[2], odd)
+    flags = spot_flags([sources[0], str(odd)], common, tmp_path / "s", *(flag.format(wide=wide) for flag in more))
+    assert train.main(flags) == 2
+    assert told in error_of(capsys) and not (tmp_path / "s").exists()
+
+
+def test_names_of_strangers_prompts_stay_in_the_folder(sources: list[str], common: list[str], tmp_path: Path) -> None:
+    prompt, config = load_prompt(Path(sources[0]))
+    evil = tmp_path / "evil.safetensors"
+    save_prompt(evil, prompt, dataclasses.replace(config, tasks=["../../../evil"]))
+    out = tmp_path / "a/b/run"
+    assert train.main(spot_flags([str(evil)], common, out, "--early-prompt", sources[1])) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "evil.safetensors"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
+    assert spot.unique(["a", "a-2", "a", "../a", ".."]) == ["a", "a-2", "a-3", "_a", "prompt"]
+
+
+def test_a_mixture_has_each_task_once(sources: list[str], common: list[str], tmp_path: Path) -> None:
+    flags = spot_flags(sources[:2], common, tmp_path / "m", "--task", "rte", "--transfer", "mixture")
+    assert train.main([*flags, "--early-prompt", sources[0]]) == 0
+    config = json.loads((tmp_path / "m/mixture/config.json").read_text())
+    assert config["task"] == ["rte", "cola"] and config["mixing_cap"] == 2**19
 
 
 def test_spot_averages_by_similarity(sources: list[str], common: list[str], tmp_path: Path) -> None:
@@ -347,5 +487,6 @@ def test_a_run_that_never_saved_a_state_starts_again(common: list[str], tmp_path
     for path in list((tmp_path / "t/seed-1").iterdir()):
         if path.name != "config.json":
             path.unlink()
+    (tmp_path / "t/seed-1/.state.pt.tmp").write_bytes(b"half")
     assert train.main([*flags[:-1], str(tmp_path / "t")]) == 0
     assert same_prompt(tmp_path / "s/seed-1", tmp_path / "t/seed-1")

@@ -14,7 +14,7 @@ import eval
 import train
 from attempt.checkpoint import load_prompt
 from attempt.machine import Machine
-from attempt.options import Plan
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from data.batches import bucketed

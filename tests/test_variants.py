@@ -15,7 +15,7 @@ from attempt.build import new_prompt
 from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
 from attempt.command import parse
 from attempt.errors import AttemptError
-from attempt.options import Plan
+from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 
 LENGTHS, D, L = [5, 2, 7, 3], 8, 3

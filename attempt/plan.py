@@ -1,0 +1,96 @@
+"""What a run does, with nothing left open: its options, and what the data and the sources decide."""
+
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from attempt import baselines
+from attempt.errors import AttemptError
+from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+
+
+@dataclass(frozen=True)
+class Plan(Options):
+    """The options with nothing left open: what a run's config.json holds."""
+
+    init: str = ""
+    prompt_length: int = 0
+    steps: int = 0
+    lr: float = 0.0
+    attention_lr: float = 0.0
+    schedule: str = ""
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    eval_every: int = 0
+    out: str = ""
+    asked: list[str] = field(default_factory=list)
+    """Which of the options that may be left open the user gave."""
+
+    @classmethod
+    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
+        method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
+        epoch = math.ceil(examples / options.batch_size)  # in steps
+        passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
+        steps = min(options.steps or epoch * (options.epochs or passes), options.max_steps or sys.maxsize)
+        schedule = options.schedule or ("linear" if adamw else "constant")
+        lr = options.lr if options.lr is not None else 3e-4 if baseline else 0.3
+        derived = {
+            "init": "" if baseline else "source" if method == "attempt" else "vocab",
+            "prompt_length": 0 if baseline else source_length or 100,
+            "steps": steps,
+            "lr": lr,
+            "attention_lr": lr,
+            "schedule": schedule,
+            # 500 steps are longer than the whole run on small sets: the rate would never reach its peak
+            "warmup": min(500, steps // 10) if schedule == "linear" else 0,
+            "weight_decay": 1e-5 if method == "prompt" or not (adamw or baseline) else 0.0,
+            "clip": 1.0 if adamw else 0.0,
+            "eval_every": min(epoch, steps),
+            "out": str(options.folder()),
+        }
+        given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+        asked = [f.name for f in dataclasses.fields(Options) if f.default is None and f.name in given]
+        return cls(**{**derived, **given, "steps": steps, "asked": asked})
+
+    def differences(self, options: Options) -> list[str]:
+        """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
+        found = []
+        for option in dataclasses.fields(Options):
+            name, value = option.name, getattr(options, option.name)
+            same = name not in self.asked if value is None else value == getattr(self, name)
+            if name not in MACHINE_FLAGS and not same:
+                now = "left out" if value is None else spoken(value)
+                found.append(f"{spelled(name)} {now} (was {spoken(getattr(self, name))})")
+        return found
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """The plan of an earlier run, from its config.json."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            hints = get_type_hints(cls)
+            if not isinstance(found, dict) or found.keys() != hints.keys():
+                raise ValueError("other options than this version of the program has")
+            for name, value in found.items():
+                cls._check_kind(name, value, hints[name])
+        except (OSError, ValueError, RecursionError) as e:
+            runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
+            hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
+            raise AttemptError(f"{path}: expected the config.json of a run, found {e}{hint}") from None
+        return cls(**found)
+
+    @staticmethod
+    def _check_kind(name: str, value: object, hint: Any) -> None:
+        if get_origin(hint) is list:
+            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        else:
+            kinds = get_args(hint) or (hint,)  # int | None, or int
+            good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
+        if not good:
+            raise ValueError(f"{name}: {value!r}")
