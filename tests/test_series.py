@@ -208,7 +208,9 @@ def test_spot_trains_from_the_nearest_sources_and_keeps_the_best(
     prompts, names = load_sources([Path(path) for path in (sources[0], sources[2])])
     ranking = spot.rank(early, prompts, "average")
     rows = [line.split("\t") for line in (out / "ranking.tsv").read_text().splitlines()]
-    assert [row[0] for row in rows[1:]] == [names[i] for i, _ in ranking] and len(result_of(out)["candidates"]) == 2
+    assert [(row[0], row[1]) for row in rows[1:]] == [(names[i], f"{value:.4f}") for i, value in ranking]
+    best = load_prompt(out / "early/best.safetensors")[0].target[0]
+    assert not torch.equal(best, early) and len(result_of(out)["candidates"]) == 2
     # each candidate started from its source's prompt, with the same options
     for i, name in enumerate(names):
         start = load_prompt(out / f"sources/{name}.safetensors")[0].target[0]
