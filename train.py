@@ -17,17 +17,19 @@ from attempt.baselines import METHODS, TunedWeights
 from attempt.build import find_sources, given_length, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
-from attempt.errors import exit_status
+from attempt.errors import AttemptError, Interrupted, exit_status
 from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import train_series
+from attempt.signals import Signals
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from eval import Backbone, Split, describe, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
+from model.t5 import T5
 
 
 def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Batch]:
@@ -57,44 +59,87 @@ class Job:
     trainer: Trainer
     config: PromptConfig
     run: Run
+    started: float = 0.0
+    """When it would have begun, had it never been interrupted: on the clock of time.monotonic."""
 
-    def train(self) -> None:
-        """Run all steps that are left."""
+    def train(self, signals: Signals) -> None:
+        """Run all steps that are left, and the evaluations. Raises Interrupted, with all saved, at a signal."""
         options, trainer = self.options, self.trainer
-        started = time.monotonic() - trainer.seconds
+        self.started = time.monotonic() - trainer.seconds
         bar = tqdm(total=options.steps, initial=trainer.step, unit="step", disable=not sys.stderr.isatty())
-        trainer.t5.train()
-        for batch in training_batches(self.tokens, options, trainer.step):
-            if options.patience and trainer.step - trainer.best_step >= options.patience * options.eval_every:
-                bar.write(f"step {trainer.step}: no better score in {options.patience} evaluations, stopped early")
+        batches = training_batches(self.tokens, options, trainer.step)
+        while True:
+            if self.evaluation_is_due():
+                self.evaluate(bar, signals)
+            if trainer.step == options.steps or self.patience_is_over(bar):
                 break
-            trainer.train_step(batch.to(trainer.machine.device))
+            trainer.t5.train()
+            trainer.train_step(next(batches).to(trainer.machine.device))
             bar.update()
             if trainer.step % options.log_every == 0:
                 self.log_progress(bar)
-            if trainer.step % options.eval_every == 0 or trainer.step == options.steps:
-                trainer.seconds = time.monotonic() - started
-                self.evaluate(bar)
-                trainer.t5.train()
+            if signals.saving or signals.ending is not None:
+                self.check_finite()
+                self.save()
+                signals.saving = False
+            if signals.ending is not None:
+                raise Interrupted(signals.ending)
         bar.close()
 
+    def evaluation_is_due(self) -> bool:
+        step = self.trainer.step
+        return step != self.trainer.evaluated and (step % self.options.eval_every == 0 or step == self.options.steps)
+
+    def patience_is_over(self, bar: "tqdm[NoReturn]") -> bool:
+        step, patience = self.trainer.step, self.options.patience
+        over = patience is not None and step - self.trainer.best_step >= patience * self.options.eval_every
+        if over:
+            bar.write(f"step {step}: no better score in {patience} evaluations, stopped early")
+        return over
+
+    def check_finite(self) -> None:
+        """Raises AttemptError with the step and its examples where a loss or gradient since the last check is not."""
+        bad = self.trainer.first_bad()
+        if bad is None:
+            return
+        step, found = bad
+        names, sizes = [task["train"].task.name for task in self.splits], np.bincount(self.tokens.parts)
+        rows = next(training_batches(self.tokens, self.options, step - 1)).index.tolist()
+        parts = [int(self.tokens.parts[row]) for row in rows]
+        examples = [f"{names[part]} {row - sizes[:part].sum()}" for row, part in zip(rows, parts, strict=True)]
+        raise AttemptError(
+            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32; "
+            f"what was trained up to the last evaluation is in {self.run.folder}; the step's training examples: "
+            f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
+        )
+
     def log_progress(self, bar: "tqdm[NoReturn]") -> None:
+        self.check_finite()
         trainer, steps = self.trainer, self.options.steps
         loss = trainer.mean_loss(self.options.log_every)
         bar.set_postfix(loss=f"{loss:.3f}", lr=f"{trainer.lr:.3g}")
         if bar.disable:
             print(f"step {trainer.step}/{steps}: loss {loss:.4f} nats/token, lr {trainer.lr:.3g}", flush=True)
 
-    def evaluate(self, bar: "tqdm[NoReturn]") -> None:
+    def evaluate(self, bar: "tqdm[NoReturn]", signals: Signals) -> None:
         """Score dev, keep the best checkpoint, save what is needed to go on."""
+        self.check_finite()
         trainer, loss = self.trainer, self.trainer.mean_loss()
+        try:
+            with signals.may_end_at_once():
+                scores = self.score("dev")
+                mixture = self.mixture() if self.config.method == "attempt" else None
+        except Interrupted:
+            self.save()  # the run goes on with this evaluation
+            raise
         trainer.losses.clear()
-        scores = self.score("dev")
+        trainer.norms.clear()
+        trainer.evaluated, trainer.seconds = trainer.step, time.monotonic() - self.started
         selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
         record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
         record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1)}
-        if self.config.method == "attempt":
-            record["mixture"] = self.mixture()
+        if mixture is not None:
+            record["mixture"] = mixture
         if record["best"]:
             trainer.best, trainer.best_step, trainer.best_scores = selected, trainer.step, scores
             save_trained(self.run.best, trainer.trained, self.config)
@@ -123,14 +168,16 @@ class Job:
 
     def save(self) -> None:
         """What is needed to go on: what was trained so far, and the state around it."""
+        self.trainer.seconds = time.monotonic() - self.started
         save_trained(self.run.last, self.trainer.trained, self.config)
         self.run.save_state(self.trainer.state())
 
-    def finish(self) -> None:
+    def finish(self, signals: Signals) -> None:
         """Score the best checkpoint, as it lies on the disk, and write result.json."""
         trainer, options = self.trainer, self.options
         reload_trained(self.run.best, trainer.trained)
-        scores = trainer.best_scores + self.score("test")
+        with signals.may_end_at_once():
+            scores = trainer.best_scores + self.score("test")
         result: dict[str, Any] = {
             "task": options.task,
             "method": options.method,
@@ -236,7 +283,7 @@ def prepare(options: Options) -> Job:
     config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, shared=plan.shared_prompt)
     trained: Trained
     if resumed:  # the checkpoint has its sources with it, wherever their files are by now
-        trained, config = load_trained(run.last, plan.method, backbone.t5)
+        trained, config = load_last(run, plan, backbone.t5)
         if plan.fix_attention and trained.prompt is not None and trained.prompt.attention is not None:
             trained.prompt.attention.requires_grad_(False)
     elif baseline:
@@ -248,6 +295,17 @@ def prepare(options: Options) -> Job:
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
     return Job(plan, backbone, splits, tokens, Trainer(plan, backbone.t5, backbone.machine, trained), config, run)
+
+
+def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
+    """What was saved last; its values come from state.pt, so that a damaged file can be replaced by the best one."""
+    try:
+        return load_trained(run.last, plan.method, t5)
+    except AttemptError as e:
+        if not run.best.exists():
+            raise
+        print(f"warning: {e}; taking {run.best.name} and the state in its place", file=sys.stderr)
+        return load_trained(run.best, plan.method, t5)
 
 
 def train_run(options: Options, dry_run: bool = False) -> None:
@@ -265,9 +323,11 @@ def train_run(options: Options, dry_run: bool = False) -> None:
         print(f"resumed    {job.run.folder} at step {job.trainer.step}")
     else:
         job.run.create(dataclasses.asdict(job.options))
+        job.started = time.monotonic()
         job.save()
-    job.train()
-    job.finish()
+    with Signals() as signals:
+        job.train(signals)
+        job.finish(signals)
 
 
 def check_tasks(options: Options) -> None:
@@ -286,7 +346,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    hint = "interrupted: --resume (of several runs: the same command) goes on from the last evaluation"
+    hint = "interrupted: --resume (of several runs: the same command) goes on from what was saved last"
     return exit_status("train.py", lambda: run(argv), hint)
 
 

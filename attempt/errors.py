@@ -16,14 +16,22 @@ class NotFound(AttemptError):  # noqa: N818 - the name says what happened
     """The server, or the folder of --data-dir, does not have the file."""
 
 
+class Interrupted(Exception):  # noqa: N818 - the name says what happened
+    """A signal asked for the end; everything is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.status = 128 + number  # as shells have it: 130 for Ctrl-C, 143 for SIGTERM
+
+
 def exit_status(program: str, work: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """Do a program's work: 0; or 2, and a line, for a user's mistake; or 130 for Ctrl-C."""
+    """Do a program's work: 0; or 2, and a line, for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM."""
     try:
         work()
     except AttemptError as e:
         print(f"{program}: error: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted) as e:
         print(f"\n{interrupted}", file=sys.stderr)
-        return 130
+        return e.status if isinstance(e, Interrupted) else 130
     return 0

@@ -4,12 +4,15 @@ config.json        the options
 metrics.jsonl      a line an evaluation
 best.safetensors   the prompt with the best score on dev
 last.safetensors   the prompt of the last evaluation
-state.pt           optimizer, random numbers and position of the last evaluation, for --resume
+state.pt           what --resume goes on from: optimizer, random numbers, position in the data, best scores
+state-before.pt    the one before it, should it be damaged
 result.json        written when the run is complete
 """
 
 import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ class Run:
         self.best = folder / BEST
         self.last = folder / "last.safetensors"
         self.state = folder / "state.pt"
+        self.state_before = folder / "state-before.pt"
         self.result = folder / "result.json"
 
     def check_empty(self) -> None:
@@ -41,7 +45,7 @@ class Run:
                 raise AttemptError(f"{place}: expected a folder for the run, found a file; give another --out")
         found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         halves = {name for name in found if name.startswith(".") and name.endswith(".tmp")}  # see write_whole
-        if not found - halves <= {self.config.name, self.last.name}:
+        if not found - halves <= {self.config.name, self.last.name, "state-new.pt"}:
             raise AttemptError(
                 f"{self.folder}: expected an empty or new folder for the run, found files; "
                 f"go on with that run by --resume {self.folder}, or give another --out"
@@ -68,23 +72,39 @@ class Run:
         return records
 
     def save_state(self, state: dict[str, Any]) -> None:
+        """The state before stays until this one is whole, and beside it then."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_whole(self.state, buffer.getvalue())
+        new = self.state.with_name("state-new.pt")
+        write_whole(new, buffer.getvalue())
+        if self.state.exists():
+            os.replace(self.state, self.state_before)
+        os.replace(new, self.state)
 
     def load_state(self) -> dict[str, Any]:
-        """The state to go on from.
+        """The state to go on from, or the one before where it is damaged.
 
         Evaluations that came after it was saved are taken out of metrics.jsonl: they will be made again.
         """
-        if not self.state.exists():
+        try:
+            state = self._read_state(self.state)
+        except AttemptError as e:
+            if not self.state_before.exists():
+                raise
+            print(f"warning: {e}; going on from the one before, {self.state_before.name}", file=sys.stderr)
+            state = self._read_state(self.state_before)
+        kept = [record for record in self.read_metrics() if record["step"] <= state["evaluated"]]
+        write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
+        return state
+
+    @staticmethod
+    def _read_state(path: Path) -> dict[str, Any]:
+        if not path.exists():
             raise AttemptError(
-                f"{self.state}: expected the state of an interrupted run, found none; of several runs give the same "
+                f"{path}: expected the state of an interrupted run, found none; of several runs give the same "
                 "command again, an imported run has nothing to go on with"
             )
-        state = read_torch(self.state)
-        if not isinstance(state, dict) or "step" not in state:
-            raise AttemptError(f"{self.state}: expected the state of a run, found {type(state).__name__}")
-        kept = [record for record in self.read_metrics() if record["step"] <= state["step"]]
-        write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
+        state = read_torch(path)
+        if not isinstance(state, dict) or not state.keys() >= {"step", "evaluated"}:
+            raise AttemptError(f"{path}: expected the state of a run, found {type(state).__name__}")
         return state

@@ -24,7 +24,10 @@ class Batch(Protocol):
 
 
 class Trainer:
-    """Takes steps; holds the optimizer, the losses since the last evaluation, and the best scores so far."""
+    """Takes steps; holds the optimizer, losses and gradient norms since the last evaluation, and the best scores.
+
+    `evaluated` is the step of the last evaluation.
+    """
 
     def __init__(self, options: Plan, t5: T5, machine: Machine, trained: Trained) -> None:
         self.options, self.t5, self.machine, self.trained = options, t5, machine, trained
@@ -32,7 +35,8 @@ class Trainer:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = machine.scaler()
         self.losses: list[Tensor] = []
-        self.step, self.seconds = 0, 0.0
+        self.norms: list[Tensor] = []  # of the gradients, where they are clipped
+        self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.best, self.best_step = -math.inf, 0
         self.best_scores: list[dict[str, Any]] = []
 
@@ -51,7 +55,9 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if options.clip:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
+            if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
+                self.norms.append(norm.detach())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -64,21 +70,24 @@ class Trainer:
             return self.t5.loss(batch.ids, batch.mask, batch.labels, self.trained.prompt, batch.tasks)
 
     def mean_loss(self, last: int | None = None) -> float:
-        """Mean of the last losses, in nats per target token. Raises AttemptError if one is not finite."""
-        losses = torch.stack(self.losses[-last:] if last else self.losses)
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            step = self.step - len(losses) + 1 + int(bad[0])
-            raise AttemptError(
-                f"step {step}: expected a finite loss, found {losses[bad[0]].item()}; try a smaller --lr or "
-                f"--precision fp32; what was trained up to the last evaluation is in {self.options.folder()}"
-            )
-        return losses.mean().item()
+        """Mean of the last losses, in nats per target token."""
+        return torch.stack(self.losses[-last:] if last else self.losses).mean().item() if self.losses else math.nan
+
+    def first_bad(self) -> tuple[int, str] | None:
+        """The first step since the last evaluation whose loss or gradient is not finite, and what was found."""
+        found = []
+        for what, values in (("loss", self.losses), ("norm of the gradient", self.norms)):
+            bad = (~torch.stack(values).isfinite()).nonzero().flatten().tolist() if values else []
+            if bad:
+                found.append((self.step - len(values) + 1 + bad[0], f"{what} {values[bad[0]].item()}"))
+        return min(found, default=None)
 
     def state(self) -> dict[str, Any]:
         """All that decides what the next step does."""
         return {
             "step": self.step,
+            "evaluated": self.evaluated,
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -94,12 +103,16 @@ class Trainer:
         """Go back to a state. Raises AttemptError where it is another run's."""
         try:
             self.trained.load_state_dict(state["trained"])
+            rates = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, options in zip(self.optimizer.param_groups, rates, strict=True):
+                group.update(options)  # the options decide these, should they have been changed on purpose
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["rng"])
             if len(state["cuda_rng"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(state["cuda_rng"])
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.evaluated, self.seconds = state["step"], state["evaluated"], state["seconds"]
+            self.losses = list(state["losses"].to(self.machine.device).unbind())
             self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
         except (KeyError, ValueError, RuntimeError, TypeError) as e:
             problem = " ".join(f"{type(e).__name__}: {e}".split())

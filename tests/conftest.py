@@ -54,10 +54,13 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def make_tiny_checkpoint(folder: Path) -> Path:
     """A random T5 v1.1 of two layers in Hugging Face's layout, with a real SentencePiece model of its own."""
     from sentencepiece import SentencePieceProcessor, SentencePieceTrainer  # noqa: PLC0415
 
-    folder = tmp_path_factory.mktemp("tiny")
     # every character is made a piece of its own, so that hardly anything is unknown
     SentencePieceTrainer.train(
         sentence_iterator=iter(sentences(400)),
@@ -81,8 +84,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_glue(tmp_path_factory.mktemp("glue"))
+
+
+def make_glue(root: Path) -> Path:
     """A --data-dir with a small CoLA and a small RTE, and the checksums.tsv that vouches for them."""
-    root = tmp_path_factory.mktemp("glue")
     draw = random.Random(1)
     cola = {split: "".join(f"x\t{draw.randint(0, 1)}\t\t{s}\n" for s in sentences(n, n)[:n]) for split, n in
             (("train", 40), ("dev", 24))}  # fmt: skip

@@ -22,7 +22,8 @@ from data.batches import bucketed
 
 def test_a_run_folder_holds_what_the_run_was_and_did(prompt_run: Path) -> None:
     names = {path.name for path in prompt_run.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "best.safetensors", "last.safetensors", "state.pt", "result.json"}
+    checkpoints = {"best.safetensors", "last.safetensors", "state.pt", "state-before.pt"}
+    assert names == {"config.json", "metrics.jsonl", "result.json"} | checkpoints
     assert [record["step"] for record in metrics_of(prompt_run)] == [5, 10, 12]
     result = result_of(prompt_run)
     assert [(s["task"], s["split"], s["examples"]) for s in result["scores"]] == [
@@ -179,6 +180,8 @@ def test_a_damaged_run_is_told_on_resume(
     name, content = DAMAGES[kind]
     shutil.copytree(prompt_run, tmp_path / "run")
     (tmp_path / "run" / name).write_bytes(content)
+    for spare in ("state-before.pt", "best.safetensors"):  # what would be taken in the place of a damaged one
+        (tmp_path / "run" / spare).unlink()
     assert train.main(["--resume", str(tmp_path / "run")]) == 2
     assert name in error_of(capsys)
 
@@ -196,7 +199,7 @@ def test_an_option_of_another_kind_is_told_on_resume(
 
 def test_the_state_of_another_run_is_told(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(prompt_run, tmp_path / "run")
-    torch.save({"step": 3}, tmp_path / "run/state.pt")
+    torch.save({"step": 3, "evaluated": 0}, tmp_path / "run/state.pt")
     assert train.main(["--resume", str(tmp_path / "run")]) == 2
     assert "state.pt: expected the state of this run" in error_of(capsys)
 
@@ -361,6 +364,32 @@ def test_without_a_network_the_plain_command_says_what_it_wanted_and_the_ways_ou
     assert not (tmp_path / "runs").exists()
 
 
+def bucketed_rows(run: Path, step: int) -> list[int]:
+    """The training examples of a step of a run on cola's 40 examples."""
+    plan = Plan.read(run / "config.json")
+    job = train.prepare(dataclasses.replace(plan, out=str(run)))
+    return next(train.training_batches(job.tokens, plan, step - 1)).index.tolist()
+
+
+def test_a_gradient_that_is_not_finite_is_named_by_its_step(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss of two tasks' batch is finite, its gradient is not: the square root of 0."""
+    loss = train.Trainer.loss
+
+    def steep(self: train.Trainer, batch: Any) -> torch.Tensor:
+        zero = (self.parameters[0] * 0).sum().sqrt() if self.step == 3 else 0
+        return loss(self, batch) + zero
+
+    monkeypatch.setattr(train.Trainer, "loss", steep)
+    flags = ["--task", "cola", "rte", "--method", "prompt", "--steps", "12", "--eval-every", "5", *common]
+    assert train.main([*flags, "--out", str(tmp_path / "run")]) == 2
+    message = error_of(capsys)
+    assert "step 4: expected a finite loss and gradient, found norm of the gradient nan" in message
+    rows = bucketed_rows(tmp_path / "run", 4)
+    assert ", ".join(f"cola {row}" if row < 40 else f"rte {row - 40}" for row in rows) in message
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
     common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -372,7 +401,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
     monkeypatch.setattr(train.Trainer, "loss", overflowing)
     flags = ["--task", "cola", "--method", "prompt", "--steps", "12", "--eval-every", "5", "--log-every", "2"]
     assert train.main([*flags, "--out", str(tmp_path / "run"), *common]) == 2
-    assert "step 7" in error_of(capsys)
+    message = error_of(capsys)
+    assert "step 7: expected a finite loss and gradient, found loss nan" in message
+    rows = bucketed_rows(tmp_path / "run", 7)
+    assert f"examples: {', '.join(f'cola {row}' for row in rows)}" in message
     # what was saved before it is whole and usable
     assert load_prompt(tmp_path / "run" / "last.safetensors")[0].target.isfinite().all()
 

@@ -1,0 +1,160 @@
+"""Signals to a run in a process of its own: it saves, says how to go on, and goes on as if nothing had happened."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kill_runs import complete
+from runs import error_of, metrics_of, result_of, same_prompt
+
+import train
+from attempt.run import Run
+
+FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
+
+
+def send(number: int, at: int, monkeypatch: pytest.MonkeyPatch, during: str = "train_step") -> None:
+    """Send this very process a signal at the at-th training step, or the at-th answer of an evaluation."""
+    count = 0
+    owner: Any = train.Trainer if during == "train_step" else train
+    whole = getattr(owner, during)
+
+    def step(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), number)
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, during, step)
+
+
+@pytest.fixture(scope="module")
+def whole(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train.main([*FLAGS, *common, "--out", str(out)]) == 0
+    return out
+
+
+def assert_same(whole: Path, cut: Path) -> None:
+    for name in ("best.safetensors", "last.safetensors"):
+        assert same_prompt(whole / name, cut / name)
+    assert metrics_of(whole) == metrics_of(cut)
+    assert result_of(whole)["scores"] == result_of(cut)["scores"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("during", "at", "step"), [("train_step", 3, 3), ("train_step", 8, 8), ("score_split", 1, 4), ("score_split", 4, 9)]
+)
+def test_a_signal_ends_the_run_between_two_steps(
+    number: int,
+    status: int,
+    during: str,
+    at: int,
+    step: int,
+    whole: Path,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At step 3 and 8 of 9, in the first evaluation (at step 4), and while the best checkpoint is tested."""
+    out, before = tmp_path / "run", signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        send(number, at, patch, during)
+        assert train.main([*FLAGS, *common, "--out", str(out)]) == status
+    assert "--resume" in capsys.readouterr().err and signal.getsignal(number) is before
+    assert Run(out).load_state()["step"] == step and not (out / "result.json").exists()
+    assert train.main(["--resume", str(out)]) == 0
+    assert_same(whole, out)
+
+
+def test_a_signal_to_save_does_not_end_the_run(
+    whole: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, steps = tmp_path / "run", []
+    save = train.Job.save
+    monkeypatch.setattr(train.Job, "save", lambda job: (steps.append(job.trainer.step), save(job)))
+    send(signal.SIGUSR1, 6, monkeypatch)
+    assert train.main([*FLAGS, *common, "--out", str(out)]) == 0
+    assert steps == [0, 4, 6, 8, 9]
+    assert_same(whole, out)
+
+
+def test_a_second_signal_ends_the_run_at_once(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(self: train.Trainer, batch: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the step went on")
+
+    monkeypatch.setattr(train.Trainer, "train_step", twice)
+    assert train.main([*FLAGS, *common, "--out", str(tmp_path / "run")]) == 130
+
+
+def interrupted(common: list[str], out: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    with monkeypatch.context() as patch:
+        send(signal.SIGTERM, at, patch)
+        assert train.main([*FLAGS, *common, "--out", str(out)]) == 143
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04half", None])
+def test_a_damaged_state_falls_back_to_the_one_before(
+    damage: bytes | None,
+    whole: Path,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    interrupted(common, out, monkeypatch, 6)  # saved at steps 0, 4 and 6
+    if damage is None:
+        (out / "state.pt").unlink()
+    else:
+        (out / "state.pt").write_bytes(damage)
+    assert train.main(["--resume", str(out)]) == 0
+    text = capsys.readouterr()
+    assert "warning: " in text.err and "going on from the one before, state-before.pt" in text.err
+    assert "resumed    " in text.out and "at step 4" in text.out
+    assert_same(whole, out)
+
+
+def test_a_damaged_last_checkpoint_is_made_up_for(
+    whole: Path,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    interrupted(common, out, monkeypatch, 6)
+    (out / "last.safetensors").write_bytes((out / "last.safetensors").read_bytes()[:-9])
+    assert train.main(["--resume", str(out)]) == 0
+    assert "taking best.safetensors and the state in its place" in capsys.readouterr().err
+    assert_same(whole, out)
+
+
+def test_a_run_that_diverged_is_not_saved_at_a_signal(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = train.Trainer.loss
+    monkeypatch.setattr(
+        train.Trainer, "loss", lambda self, batch: loss(self, batch) * (torch.nan if self.step == 5 else 1)
+    )
+    send(signal.SIGTERM, 6, monkeypatch)
+    assert train.main([*FLAGS, *common, "--out", str(tmp_path / "run")]) == 2
+    assert "step 6: expected a finite loss" in error_of(capsys)
+    assert Run(tmp_path / "run").load_state()["step"] == 4
+
+
+def test_killed_without_warning_it_goes_on_all_the_same(whole: Path, common: list[str], tmp_path: Path) -> None:
+    """SIGKILL to a process of its own, at moments that differ from time to time; kill_runs.py does it more often."""
+    out = tmp_path / "run"
+    assert complete([*FLAGS, *common, "--out", str(out)], out, kills=2, seed=1) <= 2
+    assert_same(whole, out)
