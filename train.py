@@ -18,6 +18,7 @@ from attempt.build import find_sources, given_length, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
 from attempt.errors import AttemptError, Interrupted, exit_status
+from attempt.machine import memory_told
 from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
@@ -215,8 +216,12 @@ def summarize(job: Job) -> None:
         sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
         lines.append(f"task       {task['train'].task.name}: {sizes} examples")
         if task["train"].task.split == "given":
-            answers = ", ".join(task["train"].task.labels)
-            lines.append(f"           its answers are {f'the labels {answers}' if answers else 'free text'}")
+            spelled = ", ".join(task["train"].task.labels)
+            lines.append(f"           its answers are {f'the labels {spelled}' if spelled else 'free text'}")
+        answers = {example.target for example in task["train"].examples}
+        labels = task["train"].task.labels and task["train"].task.label_texts(options.labels)
+        if absent := [label for label in labels if label not in answers]:
+            lines.append(f"           no training example has the label {', '.join(absent)}")
         own = task["train"].tokens
         if own.cut_sources:
             lines.append(f"           {own.cut_sources:,} training texts are cut to {own.max_source} tokens")
@@ -239,6 +244,11 @@ def summarize(job: Job) -> None:
     epochs = options.steps * options.batch_size / options.epoch_examples(np.bincount(tokens.parts).tolist())
     lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
     lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
+    if options.warmup > options.steps:
+        peak = options.lr * options.steps / options.warmup
+        lines.append(
+            f"           the warm-up is longer than the run: the rate rises to {peak:.3g}, not to {options.lr:g}"
+        )
     lines.append(f"           evaluation every {options.eval_every} steps")
     lines.append(f"device     {trainer.machine}")
     print("\n".join(lines), flush=True)
@@ -320,12 +330,14 @@ def train_run(options: Options, dry_run: bool = False) -> None:
         return
     if resumed:
         job.trainer.restore(job.run.load_state())
+        job.run.create(dataclasses.asdict(job.options))  # which --change may have changed
         print(f"resumed    {job.run.folder} at step {job.trainer.step}")
     else:
         job.run.create(dataclasses.asdict(job.options))
         job.started = time.monotonic()
         job.save()
-    with Signals() as signals:
+    tried = f"--batch-size {job.options.batch_size}, --eval-batch-size {job.options.eval_batch_size}"
+    with Signals() as signals, memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens"):
         job.train(signals)
         job.finish(signals)
 

@@ -71,7 +71,13 @@ def parse(
     if "task" in given:
         given["task"] = expand(given["task"])
     resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
-    seeds, separately = tuple(given.pop("seeds", ())), given.pop("separately", False)
+    seeds, separately, change = (
+        tuple(given.pop("seeds", ())),
+        given.pop("separately", False),
+        given.pop("change", False),
+    )
+    if change and resume is None:
+        parser.error("expected --resume with --change")
     if "shots" in given and "train_examples" in given:
         parser.error("expected --shots or --train-examples, found both")
     if seeds and "seed" in given:
@@ -93,7 +99,7 @@ def parse(
     if resume is True and not given.keys() & {"task", "out"}:
         parser.error("expected --resume DIR")
     folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
-    return Command(resumed(folder, given), dry_run)
+    return Command(resumed(folder, given, change), dry_run)
 
 
 def new_parser(lists: dict[str, str]) -> CommandParser:
@@ -133,6 +139,7 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
         metavar="DIR",
         help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
     )
+    add("--change", action="store_true", help="with --resume: take the given options, though they change the result")
     add("--dry-run", action="store_true", help="load everything, show a batch and an example of each task, and stop")
     for name, text in lists.items():
         add(f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
@@ -181,17 +188,23 @@ def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def resumed(folder: Path, given: dict[str, Any]) -> Plan:
-    """The plan of the run in a folder. Raises AttemptError where options are given that are not the run's."""
+def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
+    """The plan of the run in a folder. Raises AttemptError where options are given that are not the run's.
+
+    change: take them all the same.
+    """
     stored = Plan.read(folder / "config.json")
     different = [
         f"{spelled(name)} {spoken(value)} (was {spoken(getattr(stored, name))})"
         for name, value in given.items()
         if name not in MACHINE_FLAGS and value != getattr(stored, name)
     ]
-    refuse(folder, different)
-    machine = {name: value for name, value in given.items() if name in MACHINE_FLAGS and name != "out"}
-    return dataclasses.replace(stored, out=str(folder), **machine)
+    if change and different:
+        print(f"changed    {', '.join(different)}", flush=True)
+    else:
+        refuse(folder, different)
+    taken = {name: value for name, value in given.items() if name != "out" and (change or name in MACHINE_FLAGS)}
+    return dataclasses.replace(stored, out=str(folder), **taken)
 
 
 def refuse(folder: Path, differences: list[str]) -> None:
@@ -199,5 +212,5 @@ def refuse(folder: Path, differences: list[str]) -> None:
     if differences:
         raise AttemptError(
             f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
-            "leave them out, or start another run with another --out"
+            "leave them out, start another run with another --out, or take them by --resume and --change"
         )

@@ -1,5 +1,7 @@
 """Where a run computes, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +61,17 @@ def _automatic(device: torch.device) -> tuple[str, str]:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "this GPU has it, and it does not overflow"
     return "fp32", "this GPU has no bf16, and fp16 overflows in several T5 checkpoints (--precision fp16 to try)"
+
+
+@contextmanager
+def memory_told(tried: str) -> Iterator[None]:
+    """Where the memory does not suffice, say with what, and which flags need less."""
+    try:
+        yield
+    except RuntimeError as e:  # PyTorch's OutOfMemoryError is one, and the CPU's allocator raises a plain one
+        if "out of memory" not in str(e) and "can't allocate memory" not in str(e):
+            raise
+        raise AttemptError(
+            f"out of memory with {tried}; halve the batch sizes, or give a smaller --max-source-length, or --precision "
+            "bf16 on a GPU; what was saved last is still whole: --resume goes on with other --batch-size by --change"
+        ) from None

@@ -11,6 +11,7 @@ from kill_runs import complete
 from runs import error_of, metrics_of, result_of, same_prompt
 
 import train
+from attempt.plan import Plan
 from attempt.run import Run
 
 FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
@@ -158,3 +159,44 @@ def test_killed_without_warning_it_goes_on_all_the_same(whole: Path, common: lis
     out = tmp_path / "run"
     assert complete([*FLAGS, *common, "--out", str(out)], out, kills=2, seed=1) <= 2
     assert_same(whole, out)
+
+
+def test_options_are_changed_on_resume_when_asked_for(
+    whole: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, rates = tmp_path / "run", []
+    interrupted(common, out, monkeypatch, 6)
+    assert train.main(["--resume", str(out), "--lr", "0.01", "--steps", "11"]) == 2
+    assert "--lr 0.01 (was 0.3), --steps 11 (was 9)" in (text := error_of(capsys)) and "--change" in text
+    step = train.Trainer.train_step
+    monkeypatch.setattr(
+        train.Trainer, "train_step", lambda self, b: (step(self, b), rates.append((self.step, self.lr)))
+    )
+    assert train.main(["--resume", str(out), "--lr", "0.01", "--steps", "11", "--change"]) == 0
+    assert "changed    --lr 0.01 (was 0.3), --steps 11 (was 9)" in capsys.readouterr().out
+    assert [number for number, _ in rates] == [7, 8, 9, 10, 11]
+    assert all(rate == pytest.approx(0.01 * (12 - number) / 11) for number, rate in rates)
+    assert result_of(out)["steps"] == 11 and Plan.read(out / "config.json").lr == 0.01
+
+
+def test_out_of_memory_says_what_was_tried(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: train.Trainer, batch: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(train.Trainer, "train_step", full)
+    assert train.main([*FLAGS, *common, "--out", str(tmp_path / "run")]) == 2
+    message = error_of(capsys)
+    assert "out of memory with --batch-size 8, --eval-batch-size 64 and texts of up to" in message
+
+
+def test_what_may_go_wrong_is_told_before(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*FLAGS, *common, "--warmup", "18", "--train-examples", "1", "--dry-run"]
+    assert train.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "the warm-up is longer than the run: the rate rises to 0.15, not to 0.3" in printed
+    assert "no training example has the label" in printed
+    assert train.main([*FLAGS, *common, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "no training example" not in printed and "longer than the run" not in printed
