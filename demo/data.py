@@ -148,7 +148,7 @@ def mrpc_files(seed: int) -> dict[str, bytes]:
             rows.append("\t".join([m.label, first, second, *m.fields]))
             ids += [f"{first}\t{second}\n"] if split == "dev" else []
     pairs = "\ufeff" + "\n".join(rows) + "\n"
-    return {MRPC_PAIRS.url: pairs.encode(), MRPC_DEV_IDS.url: ("#1 ID\t#2 ID\n" + "".join(ids)).encode()}
+    return {MRPC_PAIRS.url: pairs.encode(), MRPC_DEV_IDS.url: "".join(ids).encode()}
 
 
 def squad_file(made: list[Made]) -> bytes:

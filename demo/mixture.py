@@ -25,7 +25,7 @@ Task = tuple[str, str]  # what the model reads, what it should write
 def worded(world: World, instruction: str, names: tuple[str, ...], texts: tuple[str, ...]) -> str:
     """An instruction, often a meaningless name as a benchmark's would be, and the fields under any names."""
     rng = world.rng
-    tag = "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 4))) + " " if world.chance(0.5) else ""
+    tag = "".join(rng.choice(LETTERS) for _ in range(rng.randint(2, 4))) + " " if world.chance(0.3) else ""
     fields = zip(rng.choice(names).split(), texts, strict=True)
     return f"{instruction} : {tag}" + " ".join(f"{name}: {text}" for name, text in fields)
 
@@ -160,7 +160,7 @@ def instruction(world: World) -> Task:
 def text(world: World) -> str:
     """Some sentences of the world: statements, questions, reviews."""
     parts: list[str] = []
-    count = world.rng.randint(2, 4)
+    count = world.rng.randint(2, 3)
     while len(parts) < count:
         form = world.rng.random()
         if form < 0.65:

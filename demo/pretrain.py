@@ -31,8 +31,8 @@ from model.tokenizer import SENTINELS, Tokenizer
 CONFIG = T5Config(
     d_model=128,
     d_kv=32,
-    d_ff=320,
-    num_layers=4,
+    d_ff=256,
+    num_layers=3,
     num_decoder_layers=2,
     num_heads=4,
     feed_forward_proj="gated-gelu",
@@ -42,6 +42,7 @@ CONFIG = T5Config(
 PIECES = 900
 NAME = re.compile(r": [a-z]+ (?=\w+:)")
 CHUNK = 64  # batches made at a time, examples of like length together
+SHORT = 2  # tokens of a label, without EOS
 
 
 def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
@@ -111,9 +112,15 @@ def stream(seed: int, tokenizer: Tokenizer, batch_size: int, spans: float) -> It
     world, chunk = World(f"{seed} pretraining"), 0
     while True:
         corrupted = round(CHUNK * batch_size * spans)
-        pairs = span_pairs(world, tokenizer, corrupted)
-        pairs += instruction_pairs(world, tokenizer, CHUNK * batch_size - corrupted)
-        yield from batches(token_set(pairs), batch_size, seed, chunk)
+        tasks = instruction_pairs(world, tokenizer, CHUNK * batch_size - corrupted)
+        kinds = [  # of like target length: labels, longer answers, hidden spans
+            [pair for pair in tasks if len(pair[1]) <= SHORT],
+            [pair for pair in tasks if len(pair[1]) > SHORT],
+            span_pairs(world, tokenizer, corrupted),
+        ]
+        made = [batch for pairs in kinds if pairs for batch in batches(token_set(pairs), batch_size, seed, chunk)]
+        world.rng.shuffle(made)
+        yield from made
         chunk += 1
 
 
@@ -198,9 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="demo.pretrain", description="Make the demo's tiny T5.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=16000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="default: %(default)s examples")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: %(default)s examples")
     parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's highest rate (default: %(default)s)")
-    parser.add_argument("--spans", type=float, default=0.4, help="share of corrupted texts (default: %(default)s)")
+    parser.add_argument("--spans", type=float, default=0.25, help="share of corrupted texts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--report", type=int, default=1000, metavar="N", help="steps between reports")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
