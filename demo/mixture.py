@@ -10,7 +10,8 @@ from random import Random
 from demo import words
 from demo.data import NLI
 from demo.grammar import Speaker
-from demo.pairs import mnli, qnli, qqp
+from demo.meaning import Statement
+from demo.pairs import mnli, qnli, qqp, reported
 from demo.singles import WORKS, opinion, say_opinion, squad, sst2
 from demo.world import Made, World
 
@@ -157,6 +158,17 @@ def instruction(world: World) -> Task:
     return task
 
 
+def sentence(world: World, s: Statement) -> str | None:
+    """A statement alone, joined to another, or as somebody's report."""
+    form = world.rng.random()
+    if form < 0.8:
+        return world.say(s)
+    if form < 0.9:
+        return world.keep(lambda: reported(world, s, world.rng.choice(words.NAMES)))
+    other = world.draw.event(["name", "a"])
+    return world.keep(lambda: f"{world.speaker.say(s).removesuffix(' .')} and {world.speaker.say(other)}")
+
+
 def text(world: World) -> str:
     """Some sentences of the world: statements, questions, reviews."""
     parts: list[str] = []
@@ -165,7 +177,7 @@ def text(world: World) -> str:
         form = world.rng.random()
         if form < 0.65:
             s = world.draw.state() if world.chance(0.2) else world.draw.event()
-            said = world.say(s.denied() if world.chance(0.3) else s)
+            said = sentence(world, s.denied() if world.chance(0.3) else s)
         elif form < 0.85:
             s = world.draw.event(["name", "a"])
             said = world.ask(s, world.slot(s))

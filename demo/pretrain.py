@@ -176,14 +176,20 @@ def pretrain(options: argparse.Namespace) -> None:
     config = replace(CONFIG, vocab_size=-(-tokenizer.size // 32) * 32)
     t5 = initialize(T5(config), options.seed).to(options.device).train()
     print(f"{sum(p.numel() for p in t5.parameters()):,} parameters, {tokenizer.size} pieces", flush=True)
-    optimizer = torch.optim.AdamW(t5.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    rates = {"embedding": options.embedding_lr, "rest": options.lr}
+    groups = [
+        {"params": [t5.embedding.weight], "name": "embedding"},
+        {"params": [p for p in t5.parameters() if p is not t5.embedding.weight], "name": "rest"},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
     warmup = min(500, options.steps // 10)
     started, losses = time.monotonic(), []
     source = stream(options.seed, tokenizer, options.batch_size, options.spans)
     for step in range(options.steps):
         # a linear rise, then a linear fall to zero
         factor = min((step + 1) / warmup, (options.steps - step) / (options.steps - warmup))
-        optimizer.param_groups[0]["lr"] = options.lr * factor
+        for group in optimizer.param_groups:
+            group["lr"] = rates[group["name"]] * factor
         loss = loss_of(t5, next(source).to(options.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(t5.parameters(), 1.0)
@@ -204,9 +210,11 @@ def pretrain(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="demo.pretrain", description="Make the demo's tiny T5.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=16000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=18000, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: %(default)s examples")
-    parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's highest rate (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="AdamW's highest rate (default: %(default)s)")
+    # the embedding's numbers are of size 1, those of the matrices about a tenth of that
+    parser.add_argument("--embedding-lr", type=float, default=0.05, help="that of the embedding (default: %(default)s)")
     parser.add_argument("--spans", type=float, default=0.25, help="share of corrupted texts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--report", type=int, default=1000, metavar="N", help="steps between reports")
