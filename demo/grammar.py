@@ -7,7 +7,13 @@ from demo import words
 from demo.meaning import Statement, Thing
 from demo.words import Verb
 
-QUANTIFIER_WORDS = {"a": ["a", "some"], "every": ["every", "each"], "most": ["most"], "two": ["two"], "three": ["three"]}
+QUANTIFIER_WORDS = {
+    "a": ["a", "some"],
+    "every": ["every", "each"],
+    "most": ["most"],
+    "two": ["two"],
+    "three": ["three"],
+}
 MANY = ("most", "two", "three")
 ADJECTIVE_WORDS = words.STATE_WORDS | words.LOOK_WORDS
 ASKED = {"place": ["where", "in which place"], "time": ["when", "at what time"]}

@@ -110,7 +110,7 @@ def kind(world: World) -> Task | None:
     groups = rng.choice(((words.NOUN_PARENT, words.NOUN_WORDS), (words.VERB_PARENT, words.VERB_WORDS)))
     parent, forms = groups
     concept = rng.choice(list(parent))
-    said = rng.choice(forms[concept])  # type: ignore[index]
+    said = rng.choice(forms[concept])
     word = said if isinstance(said, str) else rng.choice(said)
     if form < 0.6:
         return worded(world, "kind", SINGLES, (word,)), parent[concept]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from model.checkpoint import hugging_face_names
 from model.config import T5Config
 from model.safetensors import safetensors_bytes
 from model.t5 import IGNORED, T5
-from model.tokenizer import SENTINELS, Tokenizer
+from model.tokenizer import Tokenizer
 
 CONFIG = T5Config(
     d_model=128,
@@ -51,7 +52,9 @@ def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
     lines = [text(world) for _ in range(8000)]
     # the meaningless names would become pieces: their place is between the colon and the first field
     lines += [NAME.sub(": ", " ".join(instruction(world))) for _ in range(16000)]
-    lines += [f"word digit {' '.join(LETTERS)} 0 1 2 {' '.join(w)}" for w in (LETTERS, "0123456789") for _ in range(200)]
+    lines += [
+        f"word digit {' '.join(LETTERS)} 0 1 2 {' '.join(w)}" for w in (LETTERS, "0123456789") for _ in range(200)
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -177,7 +180,7 @@ def pretrain(options: argparse.Namespace) -> None:
     t5 = initialize(T5(config), options.seed).to(options.device).train()
     print(f"{sum(p.numel() for p in t5.parameters()):,} parameters, {tokenizer.size} pieces", flush=True)
     rates = {"embedding": options.embedding_lr, "rest": options.lr}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [t5.embedding.weight], "name": "embedding"},
         {"params": [p for p in t5.parameters() if p is not t5.embedding.weight], "name": "rest"},
     ]
@@ -191,7 +194,7 @@ def pretrain(options: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]] * factor
         loss = loss_of(t5, next(source).to(options.device))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(t5.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

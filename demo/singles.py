@@ -1,6 +1,7 @@
 """The tasks that judge a sentence, or find a part of one: sst2, cola, squad."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from demo import words
 from demo.grammar import SLOTS, article, part
@@ -8,11 +9,11 @@ from demo.meaning import Statement, Thing
 from demo.pairs import differs
 from demo.world import Made, World
 
-WORKS = "film/movie story song meal/dinner show hotel game picture speech trip".split()
-GOOD = "good great wonderful excellent charming lovely brilliant".split()
-BAD = "bad terrible awful dreadful boring ugly dull".split()
-LIKED = "liked loved enjoyed admired praised".split()
-DISLIKED = "disliked hated despised regretted mocked".split()
+WORKS = ["film/movie", "story", "song", "meal/dinner", "show", "hotel", "game", "picture", "speech", "trip"]
+GOOD = ["good", "great", "wonderful", "excellent", "charming", "lovely", "brilliant"]
+BAD = ["bad", "terrible", "awful", "dreadful", "boring", "ugly", "dull"]
+LIKED = ["liked", "loved", "enjoyed", "admired", "praised"]
+DISLIKED = ["disliked", "hated", "despised", "regretted", "mocked"]
 BASE = {"liked": "like", "loved": "love", "enjoyed": "enjoy", "admired": "admire", "praised": "praise"}
 BASE |= {"disliked": "dislike", "hated": "hate", "despised": "despise", "regretted": "regret", "mocked": "mock"}
 
@@ -50,7 +51,7 @@ def say_opinion(world: World, o: Opinion, noun: str) -> str:
 
 
 def sst2(world: World, label: str) -> Made | None:
-    """A review's last word counts: what follows "but", and the clause that "although" does not open. label: "1", "0"."""
+    """A review. What follows "but" counts, and the clause that "although" does not open. label: "1" or "0"."""
     positive = label == "1"
     work = world.rng.choice(WORKS)
     noun = f"the {world.speaker.word(work.split('/'))}"
@@ -123,7 +124,7 @@ def misnumbered(thing: Thing, phrase: str) -> str:
         return f"{article(phrase)} {phrase}"
     *rest, noun = phrase.split()
     noun = noun if thing.quantifier in ("most", "two", "three") else words.plural(noun)
-    if noun == phrase.split()[-1]:  # a plural: back to the singular
+    if noun == phrase.rsplit(maxsplit=1)[-1]:  # a plural: back to the singular
         concept = words.NOUN_WORDS[thing.noun]
         noun = next((word for word in concept if words.plural(word) == noun), noun)
     return " ".join([*rest, noun])
@@ -159,7 +160,8 @@ def replaced(world: World, s: Statement, slot: str) -> Statement:
     """Another value where the answer was, so that a wrong sentence gives a wrong answer."""
     if slot in SLOTS[2:]:
         values = words.TIME_LIST if slot == "time" else list(words.PLACE_PARENT)
-        return replace(s, **{slot: world.rng.choice([v for v in values if v != getattr(s, slot)])})
+        value: Any = world.rng.choice([v for v in values if v != getattr(s, slot)])
+        return replace(s, **{slot: value})
     thing = getattr(s, slot)
     nouns = words.ANIMATE_NOUNS if slot == "subject" or s.predicate in words.BEING_VERBS else words.THING_NOUNS
     kinds = ["name", "a"] if nouns is words.ANIMATE_NOUNS else ["a"]

@@ -1,5 +1,6 @@
 """Span corruption (Raffel et al. 2020, sec. 3.1.4), and the unigram model that its loss is compared with."""
 
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -31,7 +32,7 @@ def corrupt(ids: list[int], vocabulary: int, rng: Random) -> tuple[list[int], li
 def _segments(total: int, count: int, rng: Random) -> list[int]:
     """`total` cut at random into `count` parts of at least 1."""
     cuts = [0, *sorted(rng.sample(range(1, total), count - 1)), total]
-    return [b - a for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [b - a for a, b in pairwise(cuts)]
 
 
 def unigram_loss(train: NDArray[np.int32], held_out: NDArray[np.int32], vocabulary: int) -> float:

@@ -5,7 +5,7 @@ A concept is named by its first word; the words behind "/" mean the same.
 
 from typing import NamedTuple
 
-NAMES = "anna tom maria john lucy peter sara david emma paul nina mark".split()
+NAMES = ["anna", "tom", "maria", "john", "lucy", "peter", "sara", "david", "emma", "paul", "nina", "mark"]
 
 # more general concept: the concepts under it, one level down
 KINDS = {

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from demo.grammar import SLOTS, Speaker
 from demo.meaning import Drawer, Statement, Thing, can_swap, swapped
@@ -88,4 +88,5 @@ class World:
 def without(s: Statement, slot: str) -> Statement:
     """What a question for that part takes for granted."""
     blank = Thing("name", "?")
-    return replace(s, **{slot: blank if slot in ("subject", "object") else None})
+    changes: dict[str, Any] = {slot: blank if slot in ("subject", "object") else None}
+    return replace(s, **changes)
