@@ -39,7 +39,7 @@ class Phrases:
 class Speaker:
     """Puts statements and questions into words. synonyms: how often a word other than a concept's first is taken."""
 
-    def __init__(self, rng: Random, synonyms: float = 0.3) -> None:
+    def __init__(self, rng: Random, synonyms: float = 0.15) -> None:
         self.rng, self.synonyms = rng, synonyms
 
     def word(self, options: list[str]) -> str:
@@ -80,17 +80,17 @@ class Speaker:
         """The words, and how a negated statement is negated: "" where the subject's first word says it."""
         if not s.negated:
             return self.phrases(s), ""
-        if s.subject.quantifier == "name":
+        if s.subject.quantifier == "name" and not s.spelled_out:
             return self.phrases(s), "verb"
-        if s.subject.quantifier in ("a", "every"):
+        if not s.spelled_out and s.subject.quantifier in ("a", "every"):
             return self.phrases(s, {"a": "no", "every": "not every"}[s.subject.quantifier]), ""
         return self.phrases(s), "it is false that"
 
     def sentence(self, s: Statement, p: Phrases, negation: str, plain: bool = False) -> str:
         front, adjuncts = "", p.adjuncts
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.25:
             adjuncts = adjuncts[::-1]
-        if adjuncts and not plain and negation != "it is false that" and self.rng.random() < 0.3:
+        if adjuncts and not plain and negation != "it is false that" and self.rng.random() < 0.2:
             front, adjuncts = f"{adjuncts[0]} , ", adjuncts[1:]
         clause = " ".join([self._clause(s, p, negation, plain or bool(front)), *adjuncts])
         opening = f"{negation} " if negation.startswith("it") else ""
@@ -104,9 +104,9 @@ class Speaker:
             return f"{p.subject} did not {p.verb.base} {p.object}"
         simple = not s.negated and s.subject.quantifier in ("name", "a")  # the quantifiers' order does not matter
         form = self.rng.random()
-        if simple and form < 0.3:
+        if simple and form < 0.2:
             return f"{p.object} was {p.verb.participle} by {p.subject}"
-        if simple and not plain and form < 0.4:
+        if simple and not plain and form < 0.25:
             return f"it was {p.subject} who {p.verb.past} {p.object}"
         return f"{p.subject} {p.verb.past} {p.object}"
 
@@ -117,7 +117,7 @@ class Speaker:
         rest = [part for name, part in (("place", p.place), ("time", p.time)) if part and name != slot]
         being = s.predicate in words.BEING_VERBS
         what = "who" if being else "what"
-        passive = self.rng.random() < 0.3
+        passive = self.rng.random() < 0.2
         if slot == "subject":
             main = f"by whom was {p.object} {p.verb.participle}" if passive else f"who {p.verb.past} {p.object}"
         elif slot == "object":

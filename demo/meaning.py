@@ -38,6 +38,8 @@ class Statement:
     time: str | None = None
     negated: bool = False
     """The whole is not the case."""
+    spelled_out: bool = False
+    """Its negation is said by "it is false that", whatever the subject."""
 
     def denied(self) -> "Statement":
         return replace(self, negated=not self.negated)
@@ -61,7 +63,7 @@ class Drawer:
         return Thing(quantifier, noun, self.adjective(noun) if self.rng.random() < adjectives else None)
 
     def event(
-        self, quantifiers: list[str] | None = None, adjectives: float = 0.25, places: float = 0.35, times: float = 0.35
+        self, quantifiers: list[str] | None = None, adjectives: float = 0.12, places: float = 0.2, times: float = 0.2
     ) -> Statement:
         """Something that happened. quantifiers: of the subject. The shares say how often a part is there."""
         rng = self.rng

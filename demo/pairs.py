@@ -22,10 +22,13 @@ def related(world: World, label: str, s: Statement) -> tuple[Statement, Statemen
     if label == "neutral" and world.chance(0.5):
         other = world.draw.edit(s, "other")
         return (world_denied(world, s), world_denied(world, other)) if other else None
-    same = label != "neutral" and world.chance(0.2)
-    t = s if same else world.draw.edit(s, "weaker", 2 if world.chance(0.3) else 1)
+    same = label != "neutral" and world.chance(0.1)
+    t = s if same else world.draw.edit(s, "weaker", 2 if world.chance(0.15) else 1)
     if t is None:
         return None
+    if (s.subject.quantifier, s.predicate) != (t.subject.quantifier, t.predicate):
+        # "no", "not every" and "did not" would say which of the two is negated
+        s, t = replace(s, spelled_out=True), replace(t, spelled_out=True)
     no_s, no_t = s.denied(), t.denied()
     pairs = {
         "entailment": [(s, t), (no_t, no_s)],
@@ -44,13 +47,17 @@ def opposed(world: World, label: str) -> tuple[Statement, Statement]:
     """(premise, hypothesis) with opposite states, such as happy and sad."""
     s = world.draw.state(["name", "every", "most"])
     r = rivals(s)
-    pairs = {"entailment": (s, r.denied()), "contradiction": (s, r), "neutral": (s.denied(), r)}
+    unclear = [(s.denied(), r), (s.denied(), r.denied())]
+    other = world.draw.edit(s, "other")
+    if other:
+        unclear += [(s, other.denied())]
+    pairs = {"entailment": (s, r.denied()), "contradiction": (s, r), "neutral": world.rng.choice(unclear)}
     return pairs[label]
 
 
 def mnli(world: World, label: str) -> Made | None:
     """Does the premise imply the hypothesis, exclude it, or neither?"""
-    if world.chance(0.12):
+    if world.chance(0.06):
         pair: tuple[Statement, Statement] | None = opposed(world, label)
     else:
         pair = related(world, label, world.draw.state() if world.chance(0.15) else world.draw.event())
@@ -61,7 +68,7 @@ def mnli(world: World, label: str) -> Made | None:
 def rte(world: World, label: str) -> Made | None:
     """mnli with two labels, and a premise of two clauses, one of which matters."""
     relation = label if label == "entailment" else world.rng.choice(["neutral", "contradiction"])
-    pair = related(world, relation, world.draw.event(["name", "name", "a", "every"], places=0.5, times=0.5))
+    pair = related(world, relation, world.draw.event(["name", "name", "a", "every"], places=0.35, times=0.35))
     if pair is None:
         return None
     rest = world.draw.event(["name", "a"], places=0.2, times=0.2)
@@ -75,7 +82,7 @@ def rte(world: World, label: str) -> Made | None:
 
 def qqp(world: World, label: str) -> Made | None:
     """Do two questions ask the same? label: "1" or "0"."""
-    s = world.draw.event(ANYBODY, places=0.5, times=0.5)
+    s = world.draw.event(ANYBODY, places=0.35, times=0.35)
     slot = other = world.slot(s)
     t: Statement | None = s
     if label == "0":
@@ -88,13 +95,15 @@ def qqp(world: World, label: str) -> Made | None:
         return None
     (s, slot), (t, other) = world.either_way((s, slot), (t, other))
     first = world.ask(s, slot)
-    second = world.ask(t, other, unlike=first) if first else None
+    # duplicates must be worded unlike each other: so must the others, or rare words would tell
+    shadow = first if label == "1" else world.ask(t, other)
+    second = world.ask(t, other, unlike=shadow) if first else None
     return Made((first, second), label, (s, slot, t, other)) if first and second else None
 
 
 def mrpc(world: World, label: str) -> Made | None:
     """Do two longer sentences say the same? label: "1" or "0"."""
-    s = world.draw.event(ANYBODY, adjectives=0.35, places=0.6, times=0.6)
+    s = world.draw.event(ANYBODY, adjectives=0.2, places=0.5, times=0.5)
     t = s if label == "1" else world.neighbour(s, None, ("other", "other", "swap", "weaker", "stronger"))
     if t is None:
         return None
@@ -114,22 +123,29 @@ def reported(world: World, s: Statement, who: str | None) -> str:
 
 
 def qnli(world: World, label: str) -> Made | None:
-    """Does the sentence answer the question? label: "entailment" or "not_entailment"."""
-    s = world.draw.event(ANYBODY, places=0.5, times=0.5)
+    """Does the sentence answer the question? label: "entailment" or "not_entailment".
+
+    From s, and t with a part more general or left out: half of the questions are about t, and a quarter of the
+    sentences say t, under either label.
+    """
+    s = world.draw.event(ANYBODY, places=0.35, times=0.35)
     slot = world.slot(s)
-    t = world.neighbour(s, slot, ("weaker",)) if world.chance(0.5) else s  # s answers a question about t
-    if t is None or getattr(s, slot) is None:
+    t = world.neighbour(s, slot, ("weaker",))
+    if t is None:
         return None
-    if label == "not_entailment":
-        if t != s and world.chance(0.5):
-            s, t = t, s  # t leaves something open that a question about s is particular about
-        else:
-            u = world.neighbour(t, slot, ("other", "other", "swap"))
-            if u is None or (t != s and not differs(s, u, slot)):
-                return None
-            t = u
-    question, sentence = world.ask(t, slot), world.say(s)
-    return Made((question, sentence), label, (t, slot, s)) if question and sentence else None
+    form = world.rng.randrange(4)
+    if label == "entailment":
+        asked, said = ((t, s), (t, t), (s, s), (s, s))[form]
+    elif form == 0:
+        asked, said = s, t  # t leaves something open that a question about s is particular about
+    else:
+        said = s
+        other = world.neighbour(s if form == 1 else t, slot, ("other", "other", "swap"))
+        if other is None or not differs(s, other, slot):
+            return None
+        asked = other
+    question, sentence = world.ask(asked, slot), world.say(said)
+    return Made((question, sentence), label, (asked, slot, said)) if question and sentence else None
 
 
 def differs(s: Statement, u: Statement, slot: str) -> bool:

@@ -132,7 +132,7 @@ def misnumbered(thing: Thing, phrase: str) -> str:
 
 def squad(world: World, label: str = "") -> Made | None:
     """A question about one of the sentences of a passage; the answer is a part of that sentence."""
-    s = world.draw.event(["name", "a"], adjectives=0.15, places=0.5, times=0.5)
+    s = world.draw.event(["name", "a"], adjectives=0.1, places=0.35, times=0.35)
     slot = world.slot(s)
     asked = world.neighbour(s, slot, ("weaker",)) if world.chance(0.3) else s
     if asked is None:
@@ -140,7 +140,7 @@ def squad(world: World, label: str = "") -> Made | None:
     p = world.speaker.phrases(s)
     sentences = [world.keep(lambda: world.speaker.sentence(s, p, ""))]
     others: list[Statement] = []
-    for _ in range(2 if world.chance(0.5) else 1):
+    for _ in range(2 if world.chance(0.25) else 1):
         other = world.neighbour(s, slot, ("other", "swap")) if world.chance(0.6) else world.draw.event(["name", "a"])
         if other is None or not differs(other, asked, slot):
             return None
