@@ -26,7 +26,7 @@ from demo.world import World
 from model.checkpoint import hugging_face_names
 from model.config import T5Config
 from model.safetensors import safetensors_bytes
-from model.t5 import IGNORED, T5
+from model.t5 import IGNORED, T5, Attention
 from model.tokenizer import Tokenizer
 
 CONFIG = T5Config(
@@ -90,7 +90,9 @@ def initialize(t5: T5, seed: int) -> T5:
     half = c.num_heads // 2 * c.d_kv
     with torch.no_grad():
         for block in t5.encoder.blocks:
-            block.attention.k.weight[:half] = block.attention.q.weight[:half] * c.d_kv**0.5
+            attention = block.attention
+            assert isinstance(attention, Attention)
+            attention.k.weight[:half] = attention.q.weight[:half] * c.d_kv**0.5
     return t5
 
 
@@ -225,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: %(default)s examples")
     parser.add_argument("--lr", type=float, default=7e-4, help="AdamW's highest rate (default: %(default)s)")
     # the embedding's numbers are of size 1, those of the matrices about a tenth of that
-    parser.add_argument("--embedding-lr", type=float, default=0.006, help="that of the embedding (default: %(default)s)")
+    parser.add_argument("--embedding-lr", type=float, default=0.006, help="the embedding's (default: %(default)s)")
     parser.add_argument("--spans", type=float, default=0.2, help="share of corrupted texts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--report", type=int, default=1000, metavar="N", help="steps between reports")

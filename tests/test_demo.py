@@ -97,13 +97,13 @@ FOLLOWS = {"entailment": {True}, "contradiction": {False}, "neutral": {True, Fal
 
 def test_entailment_labels_are_true_in_every_small_world() -> None:
     rng, unseen = Random(0), 0
-    for made in dev("mnli")[:250]:
+    for made in dev("mnli")[:120]:
         found = relation(rng, *made.meaning)
         if made.label == "neutral":  # both cases exist, but chance must find them
             unseen += found != FOLLOWS["neutral"]
         else:
             assert found == FOLLOWS[made.label], made
-    for made in dev("rte")[:150]:
+    for made in dev("rte")[:80]:
         follows = relation(rng, *made.meaning[:2]) == {True}
         if made.label == "entailment":
             assert follows, made
@@ -114,7 +114,7 @@ def test_entailment_labels_are_true_in_every_small_world() -> None:
 
 def test_paraphrases_mean_the_same_and_others_do_not() -> None:
     rng, unseen = Random(0), 0
-    for made in dev("mrpc")[:120]:
+    for made in dev("mrpc")[:80]:
         s, t = made.meaning
         same = relation(rng, s, t) == {True} == relation(rng, t, s)
         assert same if made.label == "1" else True, made
@@ -127,7 +127,7 @@ def test_paraphrases_mean_the_same_and_others_do_not() -> None:
 
 def test_a_sentence_answers_a_question_if_the_answer_follows() -> None:
     rng, unseen = Random(0), 0
-    for made in dev("qnli")[:150]:
+    for made in dev("qnli")[:80]:
         asked, slot, said = made.meaning
         # what the question takes for granted, with the sentence's answer in it
         claim = type(asked)(**{**vars(asked), slot: getattr(said, slot)})
