@@ -77,8 +77,9 @@ def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
 def initialize(t5: T5, seed: int) -> T5:
     """T5's first values: normal numbers, their deviation 1 in the embedding, else by the width of the input.
 
-    With one difference: in half of the encoder's heads the keys are the queries, so that from the first step on
-    a word looks at the same word elsewhere. Comparing two sentences begins there, and is slow to be found by chance.
+    With one difference: in half of the encoder's heads the keys are the queries, and a position does not look at
+    itself, so that from the first step on a word sees whether it is said again elsewhere. Comparing two sentences
+    begins there, and is slow to be found by chance.
     """
     generator = torch.Generator().manual_seed(seed)
     c = t5.config
@@ -89,6 +90,7 @@ def initialize(t5: T5, seed: int) -> T5:
             torch.nn.init.normal_(p, std=width.get(last, c.d_model) ** -0.5, generator=generator)
     half = c.num_heads // 2 * c.d_kv
     with torch.no_grad():
+        t5.encoder.relative_bias.table.weight[0, : c.num_heads // 2] = -8.0  # the bucket of distance 0
         for block in t5.encoder.blocks:
             attention = block.attention
             assert isinstance(attention, Attention)
@@ -223,7 +225,7 @@ def pretrain(options: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="demo.pretrain", description="Make the demo's tiny T5.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
-    parser.add_argument("--steps", type=int, default=14000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=10000, metavar="N", help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="default: %(default)s examples")
     parser.add_argument("--lr", type=float, default=7e-4, help="AdamW's highest rate (default: %(default)s)")
     # the embedding's numbers are of size 1, those of the matrices about a tenth of that
