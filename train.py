@@ -28,6 +28,7 @@ from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
+from demo.show import demo_words, show
 from eval import Backbone, Split, describe, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
 from model.t5 import T5
@@ -349,9 +350,13 @@ def check_tasks(options: Options) -> None:
 
 
 def run(argv: Sequence[str] | None) -> None:
-    command = parse(argv, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
+    words = list(sys.argv[1:] if argv is None else argv)
+    words = demo_words(words) if "--demo" in words else words
+    command = parse(words, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
     check_tasks(command.options)
-    if command.several:
+    if command.demo and command.options.method == "attempt" and not command.dry_run:
+        show(command, train_run)
+    elif command.several:
         train_series(command, train_run, check_tasks)
     else:
         train_run(command.options, command.dry_run)

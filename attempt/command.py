@@ -29,6 +29,8 @@ class Command:
     """Train a run with each; () = one run, with options.seed."""
     separately: bool = False
     """A run for each task, instead of one for all of them."""
+    demo: bool = False
+    """Compare the methods on the demo's small world (demo/show.py)."""
 
     @property
     def several(self) -> bool:
@@ -70,12 +72,9 @@ def parse(
     given = parser.words(argv)
     if "task" in given:
         given["task"] = expand(given["task"])
-    resume, dry_run = given.pop("resume", None), given.pop("dry_run", False)
-    seeds, separately, change = (
-        tuple(given.pop("seeds", ())),
-        given.pop("separately", False),
-        given.pop("change", False),
-    )
+    resume, seeds = given.pop("resume", None), tuple(given.pop("seeds", ()))
+    separately, change = given.pop("separately", False), given.pop("change", False)
+    demo, dry_run = given.pop("demo", False), given.pop("dry_run", False)
     if change and resume is None:
         parser.error("expected --resume with --change")
     if "shots" in given and "train_examples" in given:
@@ -91,7 +90,7 @@ def parse(
         check_files(parser, given)
         for flag, reason in without_effect(given):
             print(f"train.py: note: {flag} has no effect {reason}", file=sys.stderr)
-        return Command(Options(**given), dry_run, seeds, separately)
+        return Command(Options(**given), dry_run, seeds, separately, demo)
     if seeds or separately:
         parser.error("expected --resume of one run; to go on with --seeds or --separately, give the same command again")
     if isinstance(resume, str) and Path(given.get("out", resume)) != Path(resume):
@@ -140,6 +139,11 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
         help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
     )
     add("--change", action="store_true", help="with --resume: take the given options, though they change the result")
+    add(
+        "--demo",
+        action="store_true",
+        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on it",
+    )
     add("--dry-run", action="store_true", help="load everything, show a batch and an example of each task, and stop")
     for name, text in lists.items():
         add(f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")

@@ -107,7 +107,8 @@ def token_set(pairs: list[tuple[list[int], list[int]]]) -> TokenSet:
 
     sources, targets = [s for s, _ in pairs], [t for _, t in pairs]
     longest = max(map(len, sources)) + 1
-    return TokenSet(*flat(sources), *flat(targets), np.zeros(len(pairs), np.int64), longest)
+    none = np.zeros(len(pairs), np.int64)  # no tasks, no parts
+    return TokenSet(*flat(sources), *flat(targets), none, none, longest)
 
 
 def span_pairs(world: World, tokenizer: Tokenizer, count: int) -> list[tuple[list[int], list[int]]]:

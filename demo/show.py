@@ -1,0 +1,107 @@
+"""python train.py --task mnli --method attempt --demo: the files, settings and runs that --demo stands for.
+
+The runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
+that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attempt.command import Command
+from attempt.options import Options
+from attempt.report import bars, table
+from attempt.run import Run
+from attempt.series import read_result, spread, train_one
+from data.download import Downloader
+from data.metrics import score
+from data.tasks import Example, Task
+from demo.data import demo_folder
+from eval import Backbone, load_splits
+
+HERE = Path(__file__).parent
+MIXES = ("attempt", "spot")
+COMPARED: dict[str, dict[str, Any]] = {  # name in the table -> how its runs differ
+    "prompt tuning": {"method": "prompt", "source_prompts": []},
+    "SPoT": {"method": "spot", "top_k": 1},
+    "ATTEMPT": {"method": "attempt"},
+}
+
+
+def demo_words(words: Sequence[str]) -> list[str]:
+    """A command line with --demo -> the same with its files and settings in front: what the user gives counts."""
+    method = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--method"), "attempt")
+    sources = sorted(path for path in (HERE / "sources").glob("*/best.safetensors"))
+    flags = [
+        f"@{HERE / 'demo.args'}",
+        "--model",
+        os.path.relpath(HERE / "checkpoint"),
+        "--data-dir",
+        str(demo_folder()),
+    ]
+    return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if method in MIXES else []), *words]
+
+
+def show(command: Command, train_run: Callable[..., None]) -> None:
+    """Train all methods on each task, and say how they compare. A task's own prompt is not among its sources."""
+    for name in command.options.task:
+        folder = Path(command.options.out or "runs/demo") / name
+        others = [path for path in command.options.source_prompts if Path(path).parent.name != name]
+        options = dataclasses.replace(command.options, task=[name], source_prompts=others)
+        compare(options, command.seeds or (options.seed,), folder, train_run)
+
+
+def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Callable[..., None]) -> None:
+    task, splits = read_task(options)
+    rows = [
+        ["method", "dev", "test"],
+        ["majority answer", *(f"{majority(task, splits, s, options.labels):.2f}" for s in ("dev", "test"))],
+    ]
+    for name, changes in COMPARED.items():
+        results = []
+        for seed in seeds:
+            out = folder / changes["method"] / f"seed-{seed}"
+            run: dict[str, Any] = {**changes, "seed": seed, "out": str(out)}
+            if changes["method"] == "spot":  # compared with the prompt that was just trained
+                run["early_prompt"] = str(folder / "prompt" / f"seed-{seed}")
+            print(f"\n{name}, seed {seed}", flush=True)
+            train_one(dataclasses.replace(options, **run), train_run, lambda _: None)
+            results.append(read_result(Run(out)))
+        rows.append([name, *(figure([result["mean"][split] for result in results]) for split in ("dev", "test"))])
+    print(f"\n{task.name}: {task.metrics[0]}, in percent; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n{table(rows)}")
+    print(f"\nwhat ATTEMPT mixes for {task.name}: mean weights on dev\n{bars(mean_weights(folder, seeds, task.name))}")
+    print(f"\nall runs are in {folder}", flush=True)
+
+
+def read_task(options: Options) -> tuple[Task, dict[str, list[Example]]]:
+    downloader = Downloader(data_dir=Path(options.data_dir or ""))
+    tokenizer = Backbone.load(options, downloader).tokenizer
+    found = load_splits(options.task[0], 0, ("train", "dev", "test"), options, downloader, tokenizer)
+    return found["train"].task, {name: split.examples for name, split in found.items()}
+
+
+def majority(task: Task, splits: dict[str, list[Example]], split: str, style: str) -> float:
+    """The first metric of the answer that is most common in the training set, given to every example."""
+    answer = Counter(example.target for example in splits["train"]).most_common(1)[0][0]
+    return score(task, [answer] * len(splits[split]), splits[split], style)[task.metrics[0]]
+
+
+def figure(values: list[float]) -> str:
+    """Mean and, of several values, sample standard deviation."""
+    found = spread(values)
+    return f"{found['mean']:.2f}" + ("" if found["deviation"] is None else f" ± {found['deviation']:.2f}")
+
+
+def mean_weights(folder: Path, seeds: Sequence[int], task: str) -> dict[str, float]:
+    """Each prompt's weight at the best step, the mean over dev and the seeds."""
+    found: dict[str, float] = {}
+    for seed in seeds:
+        run = Run(folder / "attempt" / f"seed-{seed}")
+        best = read_result(run)["best_step"]
+        record = next(record for record in run.read_metrics() if record["step"] == best)
+        for name, weight in record["mixture"][task]["weights"].items():
+            found[name] = found.get(name, 0.0) + weight / len(seeds)
+    return found
