@@ -34,7 +34,8 @@ COMPARED: dict[str, dict[str, Any]] = {  # name in the table -> how its runs dif
 def demo_words(words: Sequence[str]) -> list[str]:
     """A command line with --demo -> the same with its files and settings in front: what the user gives counts."""
     method = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--method"), "attempt")
-    sources = sorted(path for path in (HERE / "sources").glob("*/best.safetensors"))
+    given = method == "spot" and "--init" in words  # then there is nothing to choose
+    sources = sorted((HERE / "sources").glob("*/best.safetensors")) if method in MIXES and not given else []
     flags = [
         f"@{HERE / 'demo.args'}",
         "--model",
@@ -42,7 +43,7 @@ def demo_words(words: Sequence[str]) -> list[str]:
         "--data-dir",
         str(demo_folder()),
     ]
-    return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if method in MIXES else []), *words]
+    return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if sources else []), *words]
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:

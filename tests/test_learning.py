@@ -1,0 +1,125 @@
+"""Each method learns something real within seconds: on the demo's tiny T5 and its small world, through train.py.
+
+A broken gradient, mask or mixture fails here, with neither network nor large weights. What was measured when these
+tests were written stands in brackets; the bounds leave room for another machine's rounding.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from runs import metrics_of, result_of
+
+import eval
+import train
+from attempt.checkpoint import load_prompt
+from demo.show import demo_words
+
+SOURCE = "demo/sources/{}/best.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The demo's data is made anew, once for these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.chdir(REPOSITORY)
+        yield
+
+
+def trained(out: Path, *flags: str) -> dict[str, Any]:
+    """The result of one run with the demo's settings, 40 steps unless said otherwise."""
+    words = [*flags, "--eval-examples", "200", "--device", "cpu", "--out", str(out)]
+    train.train_run(train.parse([*demo_words(words), "--demo"]).options)
+    return result_of(out)
+
+
+def fell(out: Path) -> float:
+    """The last loss in relation to the first."""
+    records = metrics_of(out)
+    return records[-1]["loss"] / records[0]["loss"]
+
+
+def test_prompt_tuning_learns_to_compare_two_questions(tmp_path: Path) -> None:
+    result = trained(tmp_path, "--task", "qqp", "--method", "prompt", "--steps", "60", "--eval-every", "20")
+    assert result["mean"]["test"] > 75 and fell(tmp_path) < 0.75
+
+
+def test_a_prompt_of_a_related_task_helps_at_once(tmp_path: Path) -> None:
+    """mrpc after ten steps: from scratch, and from qqp's prompt."""
+    flags = ["--task", "mrpc", "--steps", "10", "--eval-every", "10"]
+    alone = trained(tmp_path / "prompt", *flags, "--method", "prompt")["mean"]["test"]
+    helped = trained(tmp_path / "spot", *flags, "--method", "spot", "--init", SOURCE.format("qqp"))["mean"]["test"]
+    assert helped > 75 and helped > alone + 10
+
+
+@pytest.mark.parametrize("attention", ["sub", "linear", "dot", "token"])
+def test_a_mixture_learns(attention: str, tmp_path: Path) -> None:
+    """mrpc is qqp's relative, and Q begins as mnli's prompt: G finds the source that helps."""
+    result = trained(tmp_path, "--task", "mrpc", "--method", "attempt", "--attention", attention)
+    weights = metrics_of(tmp_path)[-1]["mixture"]["mrpc"]["weights"]
+    assert result["mean"]["test"] > 70 and fell(tmp_path) < 0.8
+    if attention == "sub":
+        assert max(weights, key=weights.__getitem__) == "qqp" and weights["qqp"] > 0.3, weights
+
+
+def test_constant_weights_learn_too(tmp_path: Path) -> None:
+    result = trained(tmp_path, "--task", "mrpc", "--method", "attempt", "--attention", "constant")
+    weights = metrics_of(tmp_path)[-1]["mixture"]["mrpc"]["weights"]
+    assert all(weight == pytest.approx(1 / 6) for weight in weights.values())
+    assert fell(tmp_path) < 0.9 and result["steps"] == 40
+
+
+def test_several_tasks_learn_side_by_side(tmp_path: Path) -> None:
+    """Each with its own prompt: with the prompts exchanged, the answers are those of the other task."""
+    result = trained(tmp_path, "--task", "mrpc", "mnli", "--method", "attempt", "--steps", "60", "--eval-every", "30")
+    scores = {score["task"]: score["metrics"]["accuracy"] for score in result["scores"] if score["split"] == "test"}
+    assert scores["mrpc"] > 65 and scores["mnli"] > 50
+    prompt, config = load_prompt(tmp_path)
+    assert config.tasks == ["mrpc", "mnli"] and not torch.allclose(prompt.target[0], prompt.target[1])
+
+
+@pytest.mark.parametrize("method", ["finetune", "adapter", "bitfit"])
+def test_the_baselines_learn(method: str, tmp_path: Path) -> None:
+    rate = {"finetune": "1e-3", "adapter": "1e-2", "bitfit": "1e-2"}[method]
+    words = ["--task", "qqp", "--method", method, "--optimizer", "adamw", "--lr", rate, "--steps", "60"]
+    words += ["--eval-every", "20", "--eval-examples", "200", "--device", "cpu", "--out", str(tmp_path)]
+    flags = [word for word in demo_words(words) if word != f"@{REPOSITORY / 'demo' / 'demo.args'}"]
+    train.train_run(train.parse([*flags, "--demo"]).options)
+    assert result_of(tmp_path)["mean"]["test"] > 65 and fell(tmp_path) < 0.8
+
+
+def test_free_text_answers_are_learned(tmp_path: Path) -> None:
+    result = trained(tmp_path, "--task", "squad", "--method", "prompt", "--steps", "60", "--eval-every", "20")
+    assert result["mean"]["test"] > 20 and fell(tmp_path) < 0.9
+
+
+def test_the_demo_prints_its_table_and_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--task", "mrpc", "--method", "attempt", "--demo", "--steps", "4", "--eval-every", "2"]
+    flags += ["--eval-examples", "40", "--device", "cpu", "--seeds", "1", "2", "--out", str(tmp_path)]
+    assert train.main(flags) == 0
+    printed = capsys.readouterr().out
+    table = printed[printed.index("mrpc: accuracy, in percent; 2 seeds") :].splitlines()
+    assert [line.split("  ")[0] for line in table[1:6]] == [
+        "method",
+        "majority answer",
+        "prompt tuning",
+        "SPoT",
+        "ATTEMPT",
+    ]
+    values = [result_of(tmp_path / f"mrpc/attempt/seed-{seed}")["mean"]["test"] for seed in (1, 2)]
+    mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    assert table[5].endswith(f"{mean:.2f} ± {deviation:.2f}")
+    bars = table[table.index("what ATTEMPT mixes for mrpc: mean weights on dev") + 1 :][:6]
+    assert [bar.split()[0] for bar in bars] == ["mnli", "qnli", "qqp", "squad", "sst2", "target"]
+    assert sum(float(bar.split()[1]) for bar in bars) == pytest.approx(1, abs=0.01)
+    # the runs are runs like any other
+    assert eval.main(["--run", str(tmp_path / "mrpc/spot/seed-1"), "--device", "cpu"]) == 0
+
+
+def test_a_sources_own_prompt_is_not_among_its_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--task", "qqp", "--method", "attempt", "--demo", "--steps", "1", "--eval-examples", "10"]
+    assert train.main([*flags, "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert "sources    mnli, qnli, squad, sst2\n" in capsys.readouterr().out
