@@ -66,7 +66,7 @@ def mnli(world: World, label: str) -> Made | None:
 
 
 def rte(world: World, label: str) -> Made | None:
-    """mnli with two labels, and a premise of two clauses, one of which matters.
+    """mnli with two labels, and often a premise of two clauses, one of which matters.
 
     What does not follow is mostly neutral, and negated as what does follow: counting negations helps little. (Half of
     the neutral pairs drawn are thrown away for that, hence the 0.85.)
@@ -79,8 +79,9 @@ def rte(world: World, label: str) -> Made | None:
     both = [world.speaker.say(pair[0]), world.speaker.say(rest)]
     if world.chance(0.5):
         both.reverse()
-    premise = world.keep(lambda: f"{both[0].removesuffix(' .')} and {both[1]}")
-    hypothesis = world.say(pair[1])
+    joined = f"{both[0].removesuffix(' .')} and {both[1]}"
+    premise = world.say(pair[0]) if world.chance(0.5) else world.keep(lambda: joined)
+    hypothesis = world.say(pair[1], unlike=premise)
     return Made((premise, hypothesis), label, (*pair, rest)) if premise and hypothesis else None
 
 

@@ -4,6 +4,7 @@ A SentencePiece model of the world's text, then span corruption and instructions
 """
 
 import argparse
+import io
 import json
 import re
 import time
@@ -55,10 +56,10 @@ def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
     lines += [
         f"word digit {' '.join(LETTERS)} 0 1 2 {' '.join(w)}" for w in (LETTERS, "0123456789") for _ in range(200)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    model = io.BytesIO()  # not a path, which would become a part of the file
     SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
-        model_prefix=str(folder / "spiece"),
+        model_writer=model,
         model_type="bpe",
         vocab_size=PIECES,
         hard_vocab_limit=False,
@@ -70,7 +71,7 @@ def train_tokenizer(folder: Path, seed: int) -> Tokenizer:
         num_threads=1,
         minloglevel=2,
     )
-    (folder / "spiece.vocab").unlink()
+    write_whole(folder / "spiece.model", model.getvalue())
     return Tokenizer(folder / "spiece.model")
 
 
