@@ -3,7 +3,10 @@
 import hashlib
 import os
 import re
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -159,6 +162,10 @@ class Server(ThreadingHTTPServer):
         self.length = True  # does it send Content-Length?
         self.statuses: list[int] = []  # for each request in turn: answer with this status
         self.redirects: dict[str, tuple[str, dict[str, str]]] = {}  # path -> (path, more headers)
+        self.replies: list[tuple[int, dict[str, str], bytes]] = []  # for each request in turn: (status, headers, body)
+        self.headers: dict[str, str] = {}  # more headers of every whole answer
+        self.pauses: list[int] = []  # for each request in turn: the bytes sent before it waits for `go_on`
+        self.paused, self.go_on = threading.Event(), threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that refuses a file closes before its end: no traceback."""
@@ -173,6 +180,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.requests.append((self.path, dict(self.headers)))
+        if server.replies:
+            status, headers, body = server.replies.pop(0)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            return self.wfile.write(body) and None
         if server.statuses and (status := server.statuses.pop(0)) != 200:
             return self.send_error(status)
         if self.path in server.redirects:
@@ -197,6 +211,32 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", server.etag)
         if server.length:
             self.send_header("Content-Length", str(len(body) - start))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
+        if server.pauses:
+            stop = start + server.pauses.pop(0)
+            self.wfile.write(body[start:stop])
+            server.paused.set()
+            server.go_on.wait(60)
+            start = stop
         self.wfile.write(body[start : start + server.cuts.pop(0)] if server.cuts else body[start:])
         return None
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Server]:
+    server = Server(files)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The settings of the machine that tests run on do not count."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging-face"))
