@@ -9,7 +9,6 @@ import json
 import sys
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,11 @@ from attempt.errors import AttemptError
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError)
+LONGEST_LINE = 1 << 26  # bytes; SQuAD's 30 MB are the longest of the official files
+# An archive's text is refused where it is longer than SMALL bytes and PACKED_MOST times longer than the archive:
+# text packs to a third or a fifth, a bomb to a thousandth.
+SMALL = 1 << 26
+PACKED_MOST = 100
 
 
 class Row(NamedTuple):
@@ -80,7 +83,10 @@ def place_of(path: Path, member: str | None) -> str:
 
 @contextmanager
 def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
-    """A file of a zip or tar, a gzipped file, or (member None) a plain one."""
+    """A file of a zip or tar, a gzipped file, or (member None) a plain one. KeyError: there is no such member.
+
+    Nothing is unpacked to the disk, so a member's name, or a link, leads nowhere.
+    """
     if member is None:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
@@ -88,12 +94,46 @@ def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             yield file
     else:
-        with tarfile.open(path, "r:gz") as tar:
-            extracted = tar.extractfile(member)
-            if extracted is None:
+        with open_tar(path) as tar:
+            found = next((entry for entry in tar if entry.name == member and entry.isfile()), None)
+            if found is None:
                 raise KeyError(member)
-            with extracted as file:
-                yield file
+            yield cast("IO[bytes]", tar.extractfile(found))
+
+
+@contextmanager
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A gzipped tar to read once, from its beginning to its end; links in it are not followed."""
+    with gzip.open(path) as unpacked:
+        bounded = cast("IO[bytes]", Bounded(cast("IO[bytes]", unpacked), path))
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+            yield tar
+
+
+class Bounded:
+    """An unpacked file, read until it is larger than the archive at `path` can hold in earnest."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path, self._left = file, path, unpacked_most(path)
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise bomb(self._path)
+        return block
+
+
+def unpacked_most(path: Path) -> int:
+    """The bytes that an archive may unpack to."""
+    return max(SMALL, PACKED_MOST * path.stat().st_size)
+
+
+def bomb(path: Path) -> AttemptError:
+    return AttemptError(
+        f"{path}: expected a data set, found an archive that unpacks to more than {PACKED_MOST} times its size: "
+        "get it again from a place that you trust"
+    )
 
 
 def text_lines(path: Path, member: str | None = None, advice: str = "get it again") -> Iterator[tuple[str, str]]:
@@ -102,19 +142,28 @@ def text_lines(path: Path, member: str | None = None, advice: str = "get it agai
     advice: how the errors end.
     """
     kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
-    number = 0
+    number = size = 0
+    where = place_of(path, member)
     try:
+        most = unpacked_most(path)
         with open_member(path, member) as file:
-            for number, raw in enumerate(file, 1):
+            while raw := file.readline(LONGEST_LINE + 1):
+                number, size = number + 1, size + len(raw)
                 where = f"{place_of(path, member)} line {number}"
+                if len(raw) > LONGEST_LINE:
+                    raise AttemptError(f"{where}: expected at most {LONGEST_LINE} bytes, found more: {advice}")
+                if kind != "file" and size > most:
+                    raise bomb(path)
                 yield where, raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
+    except AttemptError:
+        raise
     except KeyError:
         raise AttemptError(f"expected {member} in {path}, found none: get the {kind} again") from None
     except UnicodeDecodeError as error:
-        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from error
-    except DAMAGED as error:
+        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from None
+    except Exception as error:  # a damaged archive fails in any of a dozen ways, and all mean the same
         inside = f" with {member}" if member else ""
-        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: {advice}") from error
+        raise AttemptError(f"expected a {kind}{inside} at {path}, found {briefly(error)}: {advice}") from None
 
 
 def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
@@ -124,15 +173,25 @@ def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
     """
     name = ""
     try:
-        with tarfile.open(path, "r|gz") as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 if member.isfile() and name.rpartition("/")[0] in folders:
-                    yield name, cast("IO[bytes]", tar.extractfile(member)).read().decode("utf-8")
+                    text = cast("IO[bytes]", tar.extractfile(member)).read(LONGEST_LINE + 1)
+                    if len(text) > LONGEST_LINE:
+                        raise AttemptError(f"{path}/{name}: expected at most {LONGEST_LINE} bytes, found more")
+                    yield name, text.decode("utf-8")
+    except AttemptError:
+        raise
     except UnicodeDecodeError as error:
         raise AttemptError(f"{path}/{name}: expected UTF-8 text, found {error}: get it again") from None
-    except DAMAGED as error:
-        raise AttemptError(f"expected a tar.gz at {path}, found {error}: get it again") from None
+    except Exception as error:  # as in text_lines
+        raise AttemptError(f"expected a tar.gz at {path}, found {briefly(error)}: get it again") from None
+
+
+def briefly(error: BaseException) -> str:
+    """An error on one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def cells(
