@@ -189,6 +189,12 @@ def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
         raise AttemptError(f"expected a tar.gz at {path}, found {briefly(error)}: get it again") from None
 
 
+def shown(value: object) -> str:
+    """What was found, on one short line of visible characters: a damaged file may hold anything."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
 def briefly(error: BaseException) -> str:
     """An error on one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
@@ -211,7 +217,7 @@ def positions(columns: list[str], names: tuple[str, ...], place: str) -> list[in
     """Where the named columns are."""
     missing = [name for name in names if name not in columns]
     if missing:
-        raise AttemptError(f"{place} line 1: expected the columns {names}, found {columns}: get it again")
+        raise AttemptError(f"{place} line 1: expected the columns {names}, found {shown(columns)}: get it again")
     return [columns.index(name) for name in names]
 
 
@@ -238,7 +244,7 @@ def parse_json(text: str, where: str) -> Any:
 
 def as_record(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise AttemptError(f"{where}: expected a JSON object, found {value!r:.60}: get the file again")
+        raise AttemptError(f"{where}: expected a JSON object, found {shown(value)}: get the file again")
     return value
 
 
@@ -246,9 +252,16 @@ def item(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
     """record[key], if it is there and of that type; texts are stripped."""
     value = record.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        found = f"{value!r:.60}" if key in record else f"the keys {', '.join(record)[:200]}"
+        found = shown(value) if key in record else f"the keys {shown(list(record))}"
         raise AttemptError(f"{where}: expected a {kind.__name__} {key!r}, found {found}: get the file again")
-    return value.strip() if isinstance(value, str) else value
+    return checked_text(value, where) if isinstance(value, str) else value
+
+
+def checked_text(text: str, where: str) -> str:
+    """The text, stripped. JSON can spell half a surrogate pair, which no tokenizer takes."""
+    if not text.isascii() and text.encode("utf-8", "replace").decode("utf-8") != text:
+        raise AttemptError(f"{where}: expected Unicode text, found half a surrogate pair: get the file again")
+    return text.strip()
 
 
 def records(record: dict[str, Any], key: str, where: str) -> list[tuple[str, dict[str, Any]]]:

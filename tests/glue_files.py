@@ -1,6 +1,7 @@
 """Small self-made files in the layout of GLUE's, with all their quirks, and a server that misbehaves on demand."""
 
 import hashlib
+import io
 import os
 import re
 import threading
@@ -110,6 +111,14 @@ def write_checksums(root: Path) -> None:
     (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
 
 
+def zipped(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for member, text in members.items():
+            archive.writestr(member, text)
+    return content.getvalue()
+
+
 class Folder:
     """A data set folder made on the fly; `fetch` has Downloader.fetch's signature and checks no sums."""
 
@@ -121,9 +130,10 @@ class Folder:
         for name, members in ZIPS.items():
             path = self.root / HOST / "glue/data" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(path, "w") as archive:
-                for member, text in {**members, **(zips or {}).get(name, {})}.items():
-                    archive.writestr(member, text.encode("utf-8", "surrogateescape"))
+            texts = {**members, **(zips or {}).get(name, {})}
+            path.write_bytes(
+                zipped({member: text.encode("utf-8", "surrogateescape") for member, text in texts.items()})
+            )
         pairs = self.root / HOST / "senteval/senteval_data/msr_paraphrase_train.txt"
         pairs.parent.mkdir(parents=True, exist_ok=True)
         pairs.write_bytes(MRPC_TRAIN.encode())
