@@ -242,10 +242,10 @@ LIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,
 
 
 def start(
-    server: Server, cache: Path, code: str = RUN, sums: str = f"({len(BODY)}, '{SHA}')"
+    server: Server, cache: Path, code: str = RUN, sums: str = f"({len(BODY)}, '{SHA}')", *more: str
 ) -> "subprocess.Popen[str]":
     """A program that downloads the file into the cache."""
-    command = [sys.executable, "-c", code, str(cache), f"{server.address}/file.bin", sums]
+    command = [sys.executable, "-c", code, str(cache), f"{server.address}/file.bin", sums, *more]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "NO_PROXY": "*"}
     return subprocess.Popen(command, env=environment, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 
@@ -353,6 +353,37 @@ def test_killed_at_a_random_byte_and_started_again(server: Server, cache: Path, 
     server.go_on.set()
     assert start(server, cache, sums=sums).wait(60) == 0
     assert names(cache) == WHOLE and fetch(server, cache) == BODY and len(server.requests) == 2
+
+
+KILLED = f"""
+import os, signal, sys
+left = int(sys.argv[4])
+def count(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(sys.argv[1]):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+{RUN}"""
+
+
+def test_killed_before_each_step_on_the_disk(server: Server, cache: Path) -> None:
+    """Every file that is opened, renamed or removed, while another file of the same size is there from before."""
+    url, want = f"{server.address}/file.bin", cache_module.Sums(len(BODY), SHA)
+    target = cache / f"127.0.0.1:{server.server_port}" / "file.bin"
+    kills, ended = 0, 1
+    while ended != 0:
+        server.files["/file.bin"] = BODY[::-1]
+        Downloader(cache).fetch(url, len(BODY), hashlib.sha256(BODY[::-1]).hexdigest())
+        server.files["/file.bin"] = BODY
+        ended = start(server, cache, KILLED, f"({len(BODY)}, '{SHA}')", str(kills)).wait(60)
+        assert ended in (0, -signal.SIGKILL)
+        if ended:
+            kills += 1
+            assert not cache_module.is_finished(target, want, (url, url)) or target.read_bytes() == BODY
+            assert fetch(server, cache) == BODY
+    assert kills >= 10
 
 
 def test_a_damaged_record_is_no_record(server: Server, cache: Path) -> None:
