@@ -198,10 +198,11 @@ class Downloader:
             return patiently(lambda: self._receive(url, source, part, want, token))
         except Cut as cut:
             have = part.stat().st_size if part.exists() else 0
-            raise AttemptError(
-                f"lost {source} in {cut.tries} {'tries' if cut.tries > 1 else 'try'} ({cut}): the {have} bytes "
-                f"received are kept in {part}: run the same command again to go on"
-            ) from None
+            advice = "run the same command again later"
+            if have:
+                advice = f"the {have} bytes received are kept in {part}: run the same command again to go on"
+            tries = f"{cut.tries} tries" if cut.tries > 1 else "1 try"
+            raise AttemptError(f"lost {source} in {tries} ({cut}): {advice}") from None
 
     def _receive(self, url: str, source: str, part: Path, want: Sums, token: str | None) -> Sums:
         """One request: appends to `part` what is missing and checks it."""

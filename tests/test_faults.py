@@ -112,7 +112,7 @@ def test_a_silent_server_is_asked_for_the_rest(
 def test_a_server_that_never_answers_is_named(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "READ_SECONDS", 0.1)
     server.pauses = [0] * 4
-    with pytest.raises(AttemptError, match=r"in 4 tries \(timed out\).* 0 bytes"):
+    with pytest.raises(AttemptError, match=r"in 4 tries \(timed out\): run the same command again later"):
         fetch(server, cache)
 
 
@@ -181,8 +181,14 @@ def test_a_packed_file_stays_packed(server: Server, cache: Path) -> None:
         fetch(server, cache, size=None)
 
 
-def test_an_endless_file_is_left(server: Server, cache: Path) -> None:
+def test_an_endless_file_is_left(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(response: object) -> Iterator[bytes]:
+        for _ in range(10):
+            yield bytes(600)
+        raise AssertionError("read on after the end that was expected")
+
     server.length = False
+    monkeypatch.setattr("data.download.body", endless)
     with pytest.raises(AttemptError, match="expected 1000 bytes, found more"):
         fetch(server, cache, size=1000)
     assert names(cache) == []
@@ -327,6 +333,23 @@ def test_a_lock_file_left_behind_locks_nothing(server: Server, cache: Path) -> N
     place.mkdir(parents=True)
     (place / ".file.bin.lock").write_text("")
     assert fetch(server, cache) == BODY and names(cache) == WHOLE
+
+
+def test_a_lock_that_was_removed_while_waiting_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last holder removed it, and another process has locked a new file of the name: that one counts."""
+    cache.mkdir()
+    lock, taken = cache / ".file.bin.lock", []
+
+    def flock(handle: int, name: str) -> None:
+        taken.append(handle)
+        if len(taken) == 1:
+            lock.rename(cache / "old")
+            lock.write_text("")
+
+    monkeypatch.setattr(cache_module, "_flock", flock)
+    with cache_module.locked(cache / "file.bin"):
+        assert len(taken) == 2 and os.path.samestat(os.fstat(taken[1]), lock.stat())
+    assert not lock.exists()
 
 
 def test_a_file_system_without_locks(
