@@ -141,7 +141,7 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
         except (ValueError, RecursionError) as error:
             raise AttemptError(f"{where}: expected a JSON object, found {error}; mend the line") from None
         if not isinstance(record, dict):
-            raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())}; mend the line")
+            raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())[1:-1]}; mend the line")
         yield where, [_json_text(record, column, where) for column in columns]
 
 
@@ -154,7 +154,7 @@ def _json_text(record: dict[str, object], key: str, where: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
-        raise AttemptError(f"{where}: expected a text, number or boolean in {key!r}, found {shown(value)}")
+        raise AttemptError(f"{where}: expected a text, number or boolean in {key!r}, found {json.dumps(value):.60}")
     if not value.isascii() and value.encode("utf-8", "replace").decode("utf-8") != value:
         raise AttemptError(f"{where}: expected Unicode text in {key!r}, found half a surrogate pair; mend the line")
     return value
@@ -179,4 +179,4 @@ def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
 
 
 def _listed(names: Sequence[str] | dict[str, object]) -> str:
-    return shown(list(names)) if names else "none"
+    return shown(list(names)).strip("[]") if names else "none"
