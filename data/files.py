@@ -9,7 +9,6 @@ import json
 import sys
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,11 @@ from attempt.errors import AttemptError
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, NotImplementedError)
+LONGEST_LINE = 1 << 26  # bytes; SQuAD's 30 MB are the longest of the official files
+# An archive's text is refused where it is longer than SMALL bytes and PACKED_MOST times longer than the archive:
+# text packs to a third or a fifth, a bomb to a thousandth.
+SMALL = 1 << 26
+PACKED_MOST = 100
 
 
 class Row(NamedTuple):
@@ -80,7 +83,10 @@ def place_of(path: Path, member: str | None) -> str:
 
 @contextmanager
 def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
-    """A file of a zip or tar, a gzipped file, or (member None) a plain one."""
+    """A file of a zip or tar, a gzipped file, or (member None) a plain one. KeyError: there is no such member.
+
+    Nothing is unpacked to the disk, so a member's name, or a link, leads nowhere.
+    """
     if member is None:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
@@ -88,12 +94,46 @@ def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             yield file
     else:
-        with tarfile.open(path, "r:gz") as tar:
-            extracted = tar.extractfile(member)
-            if extracted is None:
+        with open_tar(path) as tar:
+            found = next((entry for entry in tar if entry.name == member and entry.isfile()), None)
+            if found is None:
                 raise KeyError(member)
-            with extracted as file:
-                yield file
+            yield cast("IO[bytes]", tar.extractfile(found))
+
+
+@contextmanager
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A gzipped tar to read once, from its beginning to its end; links in it are not followed."""
+    with gzip.open(path) as unpacked:
+        bounded = cast("IO[bytes]", Bounded(cast("IO[bytes]", unpacked), path))
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+            yield tar
+
+
+class Bounded:
+    """An unpacked file, read until it is larger than the archive at `path` can hold in earnest."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self._file, self._path, self._left = file, path, unpacked_most(path)
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise bomb(self._path)
+        return block
+
+
+def unpacked_most(path: Path) -> int:
+    """The bytes that an archive may unpack to."""
+    return max(SMALL, PACKED_MOST * path.stat().st_size)
+
+
+def bomb(path: Path) -> AttemptError:
+    return AttemptError(
+        f"{path}: expected a data set, found an archive that unpacks to more than {PACKED_MOST} times its size: "
+        "get it again from a place that you trust"
+    )
 
 
 def text_lines(path: Path, member: str | None = None, advice: str = "get it again") -> Iterator[tuple[str, str]]:
@@ -102,19 +142,28 @@ def text_lines(path: Path, member: str | None = None, advice: str = "get it agai
     advice: how the errors end.
     """
     kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
-    number = 0
+    number = size = 0
+    where = place_of(path, member)
     try:
+        most = unpacked_most(path)
         with open_member(path, member) as file:
-            for number, raw in enumerate(file, 1):
+            while raw := file.readline(LONGEST_LINE + 1):
+                number, size = number + 1, size + len(raw)
                 where = f"{place_of(path, member)} line {number}"
+                if len(raw) > LONGEST_LINE:
+                    raise AttemptError(f"{where}: expected at most {LONGEST_LINE} bytes, found more: {advice}")
+                if kind != "file" and size > most:
+                    raise bomb(path)
                 yield where, raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
+    except AttemptError:
+        raise
     except KeyError:
         raise AttemptError(f"expected {member} in {path}, found none: get the {kind} again") from None
     except UnicodeDecodeError as error:
-        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from error
-    except DAMAGED as error:
+        raise AttemptError(f"{where}: expected UTF-8 text, found {error}: {advice}") from None
+    except Exception as error:  # a damaged archive fails in any of a dozen ways, and all mean the same
         inside = f" with {member}" if member else ""
-        raise AttemptError(f"expected a {kind}{inside} at {path}, found {error}: {advice}") from error
+        raise AttemptError(f"expected a {kind}{inside} at {path}, found {briefly(error)}: {advice}") from None
 
 
 def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
@@ -124,15 +173,31 @@ def tar_texts(path: Path, folders: Container[str]) -> Iterator[tuple[str, str]]:
     """
     name = ""
     try:
-        with tarfile.open(path, "r|gz") as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
                 if member.isfile() and name.rpartition("/")[0] in folders:
-                    yield name, cast("IO[bytes]", tar.extractfile(member)).read().decode("utf-8")
+                    text = cast("IO[bytes]", tar.extractfile(member)).read(LONGEST_LINE + 1)
+                    if len(text) > LONGEST_LINE:
+                        raise AttemptError(f"{path}/{name}: expected at most {LONGEST_LINE} bytes, found more")
+                    yield name, text.decode("utf-8")
+    except AttemptError:
+        raise
     except UnicodeDecodeError as error:
         raise AttemptError(f"{path}/{name}: expected UTF-8 text, found {error}: get it again") from None
-    except DAMAGED as error:
-        raise AttemptError(f"expected a tar.gz at {path}, found {error}: get it again") from None
+    except Exception as error:  # as in text_lines
+        raise AttemptError(f"expected a tar.gz at {path}, found {briefly(error)}: get it again") from None
+
+
+def shown(value: object) -> str:
+    """What was found, on one short line of visible characters: a damaged file may hold anything."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+def briefly(error: BaseException) -> str:
+    """An error on one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def cells(
@@ -152,7 +217,7 @@ def positions(columns: list[str], names: tuple[str, ...], place: str) -> list[in
     """Where the named columns are."""
     missing = [name for name in names if name not in columns]
     if missing:
-        raise AttemptError(f"{place} line 1: expected the columns {names}, found {columns}: get it again")
+        raise AttemptError(f"{place} line 1: expected the columns {names}, found {shown(columns)}: get it again")
     return [columns.index(name) for name in names]
 
 
@@ -179,7 +244,7 @@ def parse_json(text: str, where: str) -> Any:
 
 def as_record(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise AttemptError(f"{where}: expected a JSON object, found {value!r:.60}: get the file again")
+        raise AttemptError(f"{where}: expected a JSON object, found {shown(value)}: get the file again")
     return value
 
 
@@ -187,9 +252,16 @@ def item(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
     """record[key], if it is there and of that type; texts are stripped."""
     value = record.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        found = f"{value!r:.60}" if key in record else f"the keys {', '.join(record)[:200]}"
+        found = shown(value) if key in record else f"the keys {shown(list(record))}"
         raise AttemptError(f"{where}: expected a {kind.__name__} {key!r}, found {found}: get the file again")
-    return value.strip() if isinstance(value, str) else value
+    return checked_text(value, where) if isinstance(value, str) else value
+
+
+def checked_text(text: str, where: str) -> str:
+    """The text, stripped. JSON can spell half a surrogate pair, which no tokenizer takes."""
+    if not text.isascii() and text.encode("utf-8", "replace").decode("utf-8") != text:
+        raise AttemptError(f"{where}: expected Unicode text, found half a surrogate pair: get the file again")
+    return text.strip()
 
 
 def records(record: dict[str, Any], key: str, where: str) -> list[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from attempt.errors import AttemptError
-from data.files import Fetch, Remote, Row, as_record, item, json_lines, parse_json, records, text_lines
+from data.files import (
+    Fetch,
+    Remote,
+    Row,
+    as_record,
+    checked_text,
+    item,
+    json_lines,
+    parse_json,
+    records,
+    shown,
+    text_lines,
+)
 
 SQUAD_HOST = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 SQUAD = {
@@ -123,8 +135,8 @@ def mrqa_rows(path: Path) -> Iterator[Row]:
 
 def _texts(answers: list[Any], where: str) -> tuple[str, ...]:
     if not all(isinstance(answer, str) for answer in answers):
-        raise AttemptError(f"{where}: expected answers as texts, found {answers!r:.60}: get the file again")
-    return tuple(answer.strip() for answer in answers)
+        raise AttemptError(f"{where}: expected answers as texts, found {shown(answers)}: get the file again")
+    return tuple(checked_text(answer, where) for answer in answers)
 
 
 def _row(question: str, context: str, answers: tuple[str, ...], where: str) -> Row:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from attempt.errors import AttemptError
-from data.files import Fetch, Remote, Row, item, json_lines, records
+from data.files import Fetch, Remote, Row, item, json_lines, records, shown
 
 HOST = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2"
 
@@ -115,7 +115,9 @@ def find_span(text: str, span: str, index: int, where: str) -> tuple[int, int]:
     words = [pattern.match(text, word.start()) for word in re.finditer(r"\S+", text)]
     fits = [(abs(i - index), *match.span()) for i, match in enumerate(words) if match and span]
     if not fits:
-        raise AttemptError(f"{where}: expected {span!r} near word {index}, found none in {text!r:.200}")
+        raise AttemptError(
+            f"{where}: expected {shown(span)} near word {index}, found none in {shown(text)}: get the file again"
+        )
     _, start, end = min(fits)
     return start, end
 
@@ -129,6 +131,9 @@ def record_rows(record: dict[str, Any], where: str, train: bool) -> Iterator[Row
         (item(entity, "start", int, at), item(entity, "end", int, at))
         for at, entity in records(passage, "entities", where)
     ]
+    for start, end in spans:
+        if not 0 <= start <= end:  # a negative one would count from the text's end
+            raise AttemptError(f"{where}: expected entities from 0 on, found {start} to {end}: get the file again")
     entities = ", ".join(dict.fromkeys(raw[start : end + 1] for start, end in spans))  # distinct ones, in order
     text, number = clean_highlights(raw).strip(), where.rpartition(" ")[2]
     for q, (place, query) in enumerate(records(record, "qas", where)):
@@ -149,5 +154,5 @@ def clean_highlights(text: str) -> str:
 def _label(record: dict[str, Any], where: str) -> str:
     """The label as text: a word, 0 or 1, or True or False."""
     if not isinstance(record.get("label"), (str, int)):
-        raise AttemptError(f"{where}: expected a label, found the keys {', '.join(record)[:200]}: get the file again")
+        raise AttemptError(f"{where}: expected a label, found the keys {shown(list(record))}: get the file again")
     return str(record["label"]).strip()

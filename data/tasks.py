@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attempt.errors import AttemptError
-from data.files import Fetch, Row
+from data.files import Fetch, Row, shown
 from data.glue import read_glue, read_mrpc
 from data.others import read_ag_news, read_imdb, read_snli, read_tables, read_winogrande, read_yelp
 from data.questions import read_mrqa, read_squad
@@ -230,7 +230,7 @@ def _target(task: Task, row: Row, texts: dict[str, str]) -> str:
         return _grid_text(row)
     if row.label not in texts:
         raise AttemptError(
-            f"{row.place}: expected a label of {', '.join(texts)}, found {row.label!r}: get the file again"
+            f"{row.place}: expected a label of {', '.join(texts)}, found {shown(row.label)}: get the file again"
         )
     return texts[row.label]
 
@@ -242,5 +242,5 @@ def _grid_text(row: Row) -> str:
     except ValueError:
         score = -1.0
     if not 0 <= score <= 5:
-        raise AttemptError(f"{row.place}: expected a score from 0 to 5, found {row.label!r}: get the file again")
+        raise AttemptError(f"{row.place}: expected a score from 0 to 5, found {shown(row.label)}: get the file again")
     return GRID[round(score * 5)]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from attempt.errors import AttemptError
-from data.files import Fetch, Row, text_lines
+from data.files import Fetch, Row, shown, text_lines
 from data.tasks import Task
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
@@ -83,7 +83,7 @@ def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fe
         if labels and row.label not in known:
             raise AttemptError(
                 f"{row.place}: expected one of the labels of {files.train} ({', '.join(labels):.200}), found "
-                f"{row.label!r}; mend the row, or make the answers free text by --answers text"
+                f"{shown(row.label)}; mend the row, or make the answers free text by --answers text"
             )
     return splits
 
@@ -141,7 +141,7 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
         except (ValueError, RecursionError) as error:
             raise AttemptError(f"{where}: expected a JSON object, found {error}; mend the line") from None
         if not isinstance(record, dict):
-            raise AttemptError(f"{where}: expected a JSON object, found {line.strip():.60}; mend the line")
+            raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())[1:-1]}; mend the line")
         yield where, [_json_text(record, column, where) for column in columns]
 
 
@@ -179,4 +179,4 @@ def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
 
 
 def _listed(names: Sequence[str] | dict[str, object]) -> str:
-    return ", ".join(map(repr, names)) or "none"
+    return shown(list(names)).strip("[]") if names else "none"

@@ -1,9 +1,13 @@
 """Small self-made files in the layout of GLUE's, with all their quirks, and a server that misbehaves on demand."""
 
 import hashlib
+import io
 import os
 import re
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -107,6 +111,14 @@ def write_checksums(root: Path) -> None:
     (root / "checksums.tsv").write_text("\n".join(rows) + "\n")
 
 
+def zipped(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for member, text in members.items():
+            archive.writestr(member, text)
+    return content.getvalue()
+
+
 class Folder:
     """A data set folder made on the fly; `fetch` has Downloader.fetch's signature and checks no sums."""
 
@@ -118,9 +130,10 @@ class Folder:
         for name, members in ZIPS.items():
             path = self.root / HOST / "glue/data" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(path, "w") as archive:
-                for member, text in {**members, **(zips or {}).get(name, {})}.items():
-                    archive.writestr(member, text.encode("utf-8", "surrogateescape"))
+            texts = {**members, **(zips or {}).get(name, {})}
+            path.write_bytes(
+                zipped({member: text.encode("utf-8", "surrogateescape") for member, text in texts.items()})
+            )
         pairs = self.root / HOST / "senteval/senteval_data/msr_paraphrase_train.txt"
         pairs.parent.mkdir(parents=True, exist_ok=True)
         pairs.write_bytes(MRPC_TRAIN.encode())
@@ -159,6 +172,10 @@ class Server(ThreadingHTTPServer):
         self.length = True  # does it send Content-Length?
         self.statuses: list[int] = []  # for each request in turn: answer with this status
         self.redirects: dict[str, tuple[str, dict[str, str]]] = {}  # path -> (path, more headers)
+        self.replies: list[tuple[int, dict[str, str], bytes]] = []  # for each request in turn: (status, headers, body)
+        self.headers: dict[str, str] = {}  # more headers of every whole answer
+        self.pauses: list[int] = []  # for each request in turn: the bytes sent before it waits for `go_on`
+        self.paused, self.go_on = threading.Event(), threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that refuses a file closes before its end: no traceback."""
@@ -173,6 +190,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.requests.append((self.path, dict(self.headers)))
+        if server.replies:
+            status, headers, body = server.replies.pop(0)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            return self.wfile.write(body) and None
         if server.statuses and (status := server.statuses.pop(0)) != 200:
             return self.send_error(status)
         if self.path in server.redirects:
@@ -197,6 +221,32 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", server.etag)
         if server.length:
             self.send_header("Content-Length", str(len(body) - start))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
+        if server.pauses:
+            stop = start + server.pauses.pop(0)
+            self.wfile.write(body[start:stop])
+            server.paused.set()
+            server.go_on.wait(60)
+            start = stop
         self.wfile.write(body[start : start + server.cuts.pop(0)] if server.cuts else body[start:])
         return None
+
+
+@contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[Server]:
+    server = Server(files)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.go_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The settings of the machine that tests run on do not count."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hugging-face"))

@@ -4,9 +4,10 @@ import gzip
 import io
 import json
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
+
+from glue_files import zipped
 
 from attempt.errors import AttemptError
 
@@ -209,6 +210,16 @@ FIRST = {  # the first example of train: its text, its target as a digit and as 
 }
 
 
+def tarred(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for member, text in members.items():
+            entry = tarfile.TarInfo(member)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+    return content.getvalue()
+
+
 class Files:
     """FILES in a folder; `fetch` has Downloader.fetch's signature and checks no sums."""
 
@@ -224,15 +235,9 @@ class Files:
         if isinstance(content, str):
             path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
         elif name.endswith(".zip"):
-            with zipfile.ZipFile(path, "w") as archive:
-                for member, text in content.items():
-                    archive.writestr(member, text.encode())
+            path.write_bytes(zipped({member: text.encode() for member, text in content.items()}))
         else:
-            with tarfile.open(path, "w:gz") as tar:
-                for member, text in content.items():
-                    entry = tarfile.TarInfo(member)
-                    entry.size = len(text.encode())
-                    tar.addfile(entry, io.BytesIO(text.encode()))
+            path.write_bytes(tarred({member: text.encode() for member, text in content.items()}))
         return self
 
     def change(self, name: str, member: str, text: str) -> "Files":

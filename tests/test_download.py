@@ -13,7 +13,7 @@ import pytest
 from glue_files import Server
 
 from attempt.errors import AttemptError
-from data import download, network
+from data import network
 from data.download import Downloader, NotFound, cache_dir
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
@@ -25,7 +25,7 @@ OFFICIAL = "https://data.example/folder/file.bin"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(network, "BACKOFF_SECONDS", 0.001)
     server = Server({"/file.bin": BODY})
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -170,7 +170,7 @@ def test_a_wrong_sum_is_refused(server: Server, cache: Path) -> None:
 
 def test_a_longer_file_of_unknown_length_is_refused(server: Server, cache: Path) -> None:
     server.length = False
-    with pytest.raises(AttemptError, match="expected 1000 bytes, found 1024000"):
+    with pytest.raises(AttemptError, match="expected 1000 bytes, found more: "):
         Downloader(cache).fetch(f"{server.address}/file.bin", 1000)
 
 

@@ -330,7 +330,7 @@ def test_a_wsc_span_that_is_nowhere() -> None:
             f"{SUPER}/BoolQ.zip",
             "BoolQ/val.jsonl",
             lines({"question": "q", "passage": "p"}),
-            "line 1: expected a label, found the keys question, passage",
+            r"line 1: expected a label, found the keys \['question', 'passage'\]",
         ),
         (
             "boolq",
@@ -352,6 +352,13 @@ def test_a_wsc_span_that_is_nowhere() -> None:
             "MultiRC/val.jsonl",
             lines(passage(("Q", [("A", 2)]))),
             "line 1 questions 0 answers 0: expected a label of 0, 1, found '2'",
+        ),
+        (
+            "record",
+            f"{SUPER}/ReCoRD.zip",
+            "ReCoRD/val.jsonl",
+            lines({**RECORD, "passage": {"text": "Ann met Bob.", "entities": [{"start": -3, "end": -1}]}}),
+            "line 1: expected entities from 0 on, found -3 to -1",
         ),
         (
             "record",

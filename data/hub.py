@@ -1,0 +1,99 @@
+"""Hugging Face's settings: its address, the user's token, and models that its own programs have downloaded.
+
+As its programs do, by their documented names: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME and HF_HUB_CACHE.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from attempt.errors import AttemptError, NotFound
+
+OFFICIAL = "https://huggingface.co"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def endpoint() -> str:
+    """The address that stands in for https://huggingface.co: `$HF_ENDPOINT`."""
+    address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or OFFICIAL
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise AttemptError(
+            "HF_ENDPOINT: expected http://SERVER or https://SERVER without a user and a password, found another "
+            "text: mend or unset it"
+        )
+    return address
+
+
+def home() -> Path:
+    """`$HF_HOME`, else `$XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface`."""
+    if given := os.environ.get("HF_HOME"):
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "huggingface"
+
+
+def token() -> str | None:
+    """The user's token: `$HF_TOKEN`, else the text of `$HF_TOKEN_PATH` or `HF_HOME/token`; None where there is none.
+
+    No message ever shows it.
+    """
+    text, place = os.environ.get("HF_TOKEN", "").strip(), "HF_TOKEN"
+    if not text:
+        path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token")
+        try:
+            text, place = path.read_text("utf-8", errors="replace")[:10000].strip(), str(path)
+        except OSError:
+            return None
+    if text and not re.fullmatch(r"[!-~]+", text):  # a header cannot carry anything else
+        raise AttemptError(f"{place}: expected a token of visible ASCII characters, found others: mend or remove it")
+    return text or None
+
+
+def cached_file(url: str) -> Path | None:
+    """The file at https://huggingface.co/MODEL/resolve/main/FILE where the model is in `cached_snapshot`.
+
+    All or nothing, so that a model's files lie in one folder. Raises NotFound where it has no such file.
+    """
+    name, _, file = url.removeprefix(f"{OFFICIAL}/").partition("/resolve/main/")
+    folder = cached_snapshot(name)
+    if folder is None:
+        return None
+    if not (folder / file).is_file():
+        raise NotFound(f"no file {file} in {folder}, where Hugging Face's programs keep {name}")
+    return folder / file
+
+
+def cached_snapshot(name: str) -> Path | None:
+    """The folder in which Hugging Face's programs keep the model `name`, if all that a T5 needs is there.
+
+    They link a file into hub/models--ORG--NAME/snapshots/COMMIT once it is whole; refs/main holds the COMMIT.
+    """
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home() / "hub")
+    folder = cache / f"models--{name.replace('/', '--')}"
+    try:
+        commit = (folder / "refs" / "main").read_text("utf-8").strip()
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            return None
+        snapshot = folder / "snapshots" / commit
+        whole = all(_there(snapshot / file) for file in ("config.json", "spiece.model"))
+        return snapshot if whole and any(_has_weights(snapshot, file) for file in WEIGHTS) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _there(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _has_weights(snapshot: Path, file: str) -> bool:
+    """The file, or its index and all shards."""
+    if _there(snapshot / file):
+        return True
+    try:
+        shards = set(json.loads((snapshot / f"{file}.index.json").read_text("utf-8"))["weight_map"].values())
+    except (KeyError, TypeError, AttributeError, RecursionError, OSError, ValueError):
+        return False
+    return bool(shards) and all(isinstance(s, str) and s == Path(s).name and _there(snapshot / s) for s in shards)
