@@ -56,7 +56,9 @@ def complete(flags: Sequence[str], out: Path, kills: int, seed: int, seconds: fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100, help="kills of each kind of run")
-    count = parser.parse_args().count
+    parser.add_argument("--kinds", nargs="+", default=["prompt", "attempt", "several"], help="default: all three")
+    given = parser.parse_args()
+    count = given.count
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model, data = make_tiny_checkpoint(root), make_glue(root / "data")
@@ -79,9 +81,9 @@ def main() -> None:
         kinds = {
             "prompt": ["--task", "cola", "--method", "prompt"],
             "attempt": ["--task", "cola", *mixture],
-            "several tasks": ["--task", "rte", "cola", *mixture, "--optimizer", "adafactor"],
+            "several": ["--task", "rte", "cola", *mixture, "--optimizer", "adafactor"],
         }
-        for kind, flags in kinds.items():
+        for kind, flags in ((kind, kinds[kind]) for kind in given.kinds):
             whole, kills, runs = root / f"{kind}-whole", 0, 0
             complete([*flags, *common, "--out", str(whole)], whole, 0, 0)
             while kills < count:

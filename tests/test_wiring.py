@@ -310,3 +310,10 @@ def test_eval_refuses_what_it_would_pass_over(prompt_run: Path, capsys: pytest.C
     assert "expected each task once" in error_of(capsys)
     best = str(prompt_run / "best.safetensors")
     assert eval.main(["--run", str(prompt_run), "--device", "cpu", "--checkpoint", best]) == 0
+
+
+def test_a_mirrors_password_is_not_stored(common: list[str], tmp_path: Path) -> None:
+    job = prepared("--task", "cola", "--method", "prompt", *common, "--out", str(tmp_path / "run"))
+    plan = dataclasses.replace(job.options, mirror="https://me:secret@example.org/files/a@b")
+    assert train.kept_options(plan)["mirror"] == "https://example.org/files/a@b"
+    assert train.kept_options(job.options) == dataclasses.asdict(job.options)
