@@ -1,8 +1,6 @@
 """Train soft prompts, and mixtures of them, for a frozen T5: python train.py --task mnli --method attempt"""
 
-import dataclasses
 import platform
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -332,22 +330,16 @@ def train_run(options: Options, dry_run: bool = False) -> None:
         return
     if resumed:
         job.trainer.restore(job.run.load_state())
-        job.run.create(kept_options(job.options))  # which --change may have changed
+        job.run.create(job.options)  # which --change may have changed
         print(f"resumed    {job.run.folder} at step {job.trainer.step}")
     else:
-        job.run.create(kept_options(job.options))
+        job.run.create(job.options)
         job.started = time.monotonic()
         job.save()
     tried = f"--batch-size {job.options.batch_size}, --eval-batch-size {job.options.eval_batch_size}"
     with Signals() as signals, memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens"):
         job.train(signals)
         job.finish(signals)
-
-
-def kept_options(plan: Plan) -> dict[str, Any]:
-    """What config.json holds: no name and password of a mirror."""
-    mirror = plan.mirror and re.sub(r"(?<=://)[^/]*@", "", plan.mirror)
-    return dataclasses.asdict(dataclasses.replace(plan, mirror=mirror))
 
 
 def check_tasks(options: Options) -> None:

@@ -45,6 +45,11 @@ class PromptConfig:
     use_target: bool = True
     shared: bool = False
 
+    @property
+    def names(self) -> list[str]:
+        """A name for each target prompt."""
+        return ["+".join(self.tasks)] if self.shared else self.tasks
+
     def check(self) -> None:
         """Raises ValueError where a field is not of its kind: the file may be a stranger's."""
         kinds = {
@@ -235,5 +240,4 @@ def _read_prompts(path: Path) -> tuple[bool, Tensor, list[str]]:
         numbered = [f"{name}-{i}" for i in range(len(found.target))]
         return bool(found.attention), found.target, found.tasks or ([name] if len(found.target) == 1 else numbered)
     prompt, config = load_prompt(path)
-    names = ["+".join(config.tasks)] if config.shared else config.tasks
-    return config.method == "attempt", prompt.target.detach(), names
+    return config.method == "attempt", prompt.target.detach(), config.names

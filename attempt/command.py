@@ -11,7 +11,7 @@ from typing import Any
 
 from attempt.errors import AttemptError
 from attempt.flags import Parser, seed_number
-from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.plan import Plan
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
@@ -199,7 +199,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
     """
     stored = Plan.read(folder / "config.json")
     different = [
-        f"{spelled(name)} {spoken(value)} (was {spoken(getattr(stored, name))})"
+        difference(name, value, getattr(stored, name))
         for name, value in given.items()
         if name not in MACHINE_FLAGS and value != getattr(stored, name)
     ]

@@ -4,7 +4,6 @@ Shapes: K tasks, L prompt length, D model width.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from attempt.foreign import ADAPTER_CONFIG, ADAPTER_FILES, TASKS, Foreign, read_
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
-from model.config import T5Config
+from model.config import width_of
 from model.safetensors import safetensors_bytes
 
 # ---- export ----
@@ -49,8 +48,7 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     tensors, fields = _packed(target)
     common = {"task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": target.size(1), "num_transformer_submodules": 1}
     adapter = {**fields, **common, "base_model_name_or_path": config.model, "inference_mode": True}
-    names = ["+".join(config.tasks)] if config.shared else config.tasks
-    metadata = {"format": "pt", TASKS: json.dumps(names)}
+    metadata = {"format": "pt", TASKS: json.dumps(config.names)}
     write_whole(folder / ADAPTER_FILES[0], safetensors_bytes(tensors, metadata))
     # the configuration comes last: PEFT looks for it first
     write_whole(folder / ADAPTER_CONFIG, (json.dumps(adapter, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
@@ -115,7 +113,7 @@ def import_run(
     config = PromptConfig(method, model, tasks, names, labels)
     save_prompt(run.best, prompt, config)
     save_prompt(run.last, prompt, config)
-    run.create(dataclasses.asdict(plan))
+    run.create(plan)
     return found
 
 
@@ -138,8 +136,8 @@ def _choose(path: Path, found: Foreign, tasks: list[str]) -> Tensor:
 
 def _check_width(path: Path, model: str, D: int) -> None:
     """Where the model's folder is at hand, its width must be the prompts'; else eval.py will see."""
-    config = Path(model) / "config.json"
-    if config.exists() and (width := T5Config.from_json(config).d_model) != D:
+    width = width_of(model)
+    if width not in (None, D):
         raise AttemptError(f"{path}: expected prompts of width {width}, --model {model}'s, found width {D}")
 
 

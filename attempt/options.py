@@ -1,8 +1,11 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attempt import baselines, spot
 from attempt.attention import VARIANTS
@@ -20,6 +23,11 @@ def spelled(name: str) -> str:
 def spoken(value: object) -> str:
     """An option's value as it is given."""
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def difference(name: str, now: object, was: object) -> str:
+    """How an option differs from a run's: "--lr 0.1 (was 0.3)"; now None: it is not given any more."""
+    return f"{spelled(name)} {'left out' if now is None else spoken(now)} (was {spoken(was)})"
 
 
 @dataclass(frozen=True)
@@ -298,6 +306,11 @@ class Options:
 
     def folder(self) -> Path:
         return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")
+
+    def stored(self) -> dict[str, Any]:
+        """What a file holds of them: no name and password of a mirror."""
+        mirror = self.mirror and re.sub(r"(?<=://)[^/]*@", "", self.mirror)
+        return {**dataclasses.asdict(self), "mirror": mirror}
 
     def epoch_examples(self, sizes: Sequence[int]) -> int:
         """Examples in an epoch, from the tasks' numbers of training examples: at most --mixing-cap of each."""

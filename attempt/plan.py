@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
 from attempt.errors import AttemptError
-from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+from attempt.options import MACHINE_FLAGS, Options, difference
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class Plan(Options):
             name, value = option.name, getattr(options, option.name)
             same = name not in self.asked if value is None else value == getattr(self, name)
             if name not in MACHINE_FLAGS and not same:
-                now = "left out" if value is None else spoken(value)
-                found.append(f"{spelled(name)} {now} (was {spoken(getattr(self, name))})")
+                found.append(difference(name, value, getattr(self, name)))
         return found
 
     @classmethod

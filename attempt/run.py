@@ -21,6 +21,7 @@ import torch
 from attempt.checkpoint import BEST
 from attempt.errors import AttemptError
 from attempt.files import write_whole
+from attempt.options import Options
 from model.checkpoint import read_torch
 
 
@@ -34,6 +35,11 @@ class Run:
         self.state = folder / "state.pt"
         self.state_before = folder / "state-before.pt"
         self.result = folder / "result.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a state to go on from: a kill between two renames leaves the one before alone."""
+        return self.state.exists() or self.state_before.exists()
 
     def check_empty(self) -> None:
         """A run begins in an empty folder, so that every checkpoint in it is its own.
@@ -51,8 +57,8 @@ class Run:
                 f"go on with that run by --resume {self.folder}, or give another --out"
             )
 
-    def create(self, options: dict[str, Any]) -> None:
-        self.write_json(self.config, options)
+    def create(self, options: Options) -> None:
+        self.write_json(self.config, options.stored())
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
         write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))

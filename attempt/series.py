@@ -18,13 +18,13 @@ from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_pro
 from attempt.command import Command, refuse
 from attempt.errors import AttemptError
 from attempt.files import write_whole
-from attempt.options import MACHINE_FLAGS, Options, spelled, spoken
+from attempt.options import MACHINE_FLAGS, Options, difference
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
 from attempt.spot import compare, rank, save, unique, weighted_average
-from model.config import T5Config
+from model.config import width_of
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
 MIXTURE_CAP = 2**19  # examples of a task in a mixture (Vu et al. 2022, sec. 2)
@@ -93,17 +93,23 @@ def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) ->
 def train_or_keep(options: Options, train_run: TrainRun) -> None:
     """Train a run, or what is left of it. Raises AttemptError where the folder has a run with other options."""
     run = Run(options.folder())
-    if not (run.result.exists() or run.state.exists()):
+    if not (run.result.exists() or run.begun):
         train_run(options)
         return
     plan = Plan.read(run.config)
     refuse(run.folder, plan.differences(options))
-    if run.result.exists():
-        read_result(run)
-        print(f"kept       {run.folder}: it is complete", flush=True)
-    else:
+    if not kept(run):
         machine = {name: getattr(options, name) for name in MACHINE_FLAGS if name != "out"}
         train_run(dataclasses.replace(plan, out=str(run.folder), **machine))
+
+
+def kept(run: Run) -> bool:
+    """Whether a run is complete, and need not be trained."""
+    if not run.result.exists():
+        return False
+    read_result(run)
+    print(f"kept       {run.folder}: it is complete", flush=True)
+    return True
 
 
 def read_result(run: Run) -> dict[str, Any]:
@@ -125,8 +131,8 @@ def read_result(run: Run) -> dict[str, Any]:
 
 def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
     """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
-    run, asked = Run(options.folder()), dataclasses.asdict(options)
-    if begun(run, asked):
+    run, asked = Run(options.folder()), options.stored()
+    if searched(run, asked):
         return
     sources, names = candidates(options)
     if options.transfer == "mixture":  # before anything is trained
@@ -148,21 +154,18 @@ def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -
     keep_best(options, folders, {names[i]: similarity for i, similarity in nearest})
 
 
-def begun(run: Run, asked: dict[str, Any]) -> bool:
+def searched(run: Run, asked: dict[str, Any]) -> bool:
     """Whether this very search is complete. Raises AttemptError where the folder has anything else than it."""
     if not (run.folder / SEARCH).exists():
         run.check_empty()
         return False
     try:
         found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
-        different = [f"{spelled(k)} {spoken(v)} (was {spoken(found[k])})" for k, v in asked.items() if v != found[k]]
+        changed = [name for name, value in asked.items() if value != found[name] and name not in MACHINE_FLAGS]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {e!r}") from None
-    refuse(run.folder, [text for text in different if text.split()[0] not in map(spelled, MACHINE_FLAGS)])
-    if run.result.exists():
-        read_result(run)
-        print(f"kept       {run.folder}: it is complete", flush=True)
-    return run.result.exists()
+    refuse(run.folder, [difference(name, asked[name], found[name]) for name in changed])
+    return kept(run)
 
 
 def candidates(options: Options) -> tuple[Tensor, list[str]]:
@@ -184,8 +187,8 @@ def candidates(options: Options) -> tuple[Tensor, list[str]]:
         raise AttemptError(
             f"--prompt-length {options.prompt_length}: expected the sources' length {sources.size(1)}; leave it out"
         )
-    config = Path(options.model) / "config.json"
-    if config.exists() and (width := T5Config.from_json(config).d_model) != sources.size(2):
+    width = width_of(options.model)
+    if width not in (None, sources.size(2)):
         raise AttemptError(f"--source-prompts: expected prompts of width {width}, found width {sources.size(2)}")
     return sources, unique([names[i] for i in others])
 

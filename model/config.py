@@ -81,3 +81,9 @@ class T5Config:
             good, expected = type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
         if not good:
             raise AttemptError(f'{path}: expected "{name}" to be {expected}, found {json.dumps(value)}')
+
+
+def width_of(model: str) -> int | None:
+    """D of a checkpoint whose folder is at hand; None for a name, whose files have yet to be fetched."""
+    config = Path(model) / "config.json"
+    return T5Config.from_json(config).d_model if config.exists() else None

@@ -17,6 +17,7 @@ from attempt import spot
 from attempt.baselines import METHODS
 from attempt.checkpoint import load_prompt, load_sources, save_prompt
 from attempt.trainer import Trainer
+from data.download import Downloader
 from model.safetensors import read_safetensors
 
 SMALL = ["--method", "prompt", "--prompt-length", "4", "--steps", "4", "--eval-every", "2"]
@@ -492,3 +493,30 @@ def test_a_run_that_never_saved_a_state_starts_again(common: list[str], tmp_path
     (tmp_path / "t/seed-1/.state.pt.tmp").write_bytes(b"half")
     assert train.main([*flags[:-1], str(tmp_path / "t")]) == 0
     assert same_prompt(tmp_path / "s/seed-1", tmp_path / "t/seed-1")
+
+
+def test_a_series_goes_on_from_the_state_before_where_a_kill_left_that_alone(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "cola", *SMALL, *common, "--seeds", "1", "--out"]
+    assert train.main([*flags, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        assert train.main([*flags, str(tmp_path / "cut")]) == 130
+    (tmp_path / "cut/seed-1/state.pt").unlink()
+    assert (tmp_path / "cut/seed-1/state-before.pt").exists()
+    assert train.main([*flags, str(tmp_path / "cut")]) == 0
+    assert "going on from the one before" in capsys.readouterr().err
+    assert same_prompt(tmp_path / "whole/seed-1/last.safetensors", tmp_path / "cut/seed-1/last.safetensors")
+
+
+def test_a_search_does_not_store_a_mirrors_password(
+    sources: list[str], common: list[str], glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Downloader(data_dir=glue)
+    monkeypatch.setattr(train, "Downloader", lambda **_: files)
+    flags = spot_flags(sources[:1], common, tmp_path / "s", "--early-prompt", sources[1])
+    at = flags.index("--data-dir")
+    assert train.main([*flags[:at], *flags[at + 2 :], "--mirror", "http://me:secret@127.0.0.1:9"]) == 0
+    texts = [path.read_text() for path in (tmp_path / "s").rglob("*.json")]
+    assert len(texts) >= 4 and not any("secret" in text for text in texts)

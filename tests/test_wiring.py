@@ -315,5 +315,5 @@ def test_eval_refuses_what_it_would_pass_over(prompt_run: Path, capsys: pytest.C
 def test_a_mirrors_password_is_not_stored(common: list[str], tmp_path: Path) -> None:
     job = prepared("--task", "cola", "--method", "prompt", *common, "--out", str(tmp_path / "run"))
     plan = dataclasses.replace(job.options, mirror="https://me:secret@example.org/files/a@b")
-    assert train.kept_options(plan)["mirror"] == "https://example.org/files/a@b"
-    assert train.kept_options(job.options) == dataclasses.asdict(job.options)
+    assert plan.stored()["mirror"] == "https://example.org/files/a@b"
+    assert job.options.stored() == dataclasses.asdict(job.options)
