@@ -13,10 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from model.config import T5Config
 
 IGNORED = -100  # the label of target padding: takes no part in the loss
+LONG = 256  # keys from which the CPU's attention kernel, which has no dropout, is as fast as the products
 
 
 class PromptProvider(Protocol):
@@ -95,12 +97,8 @@ class KVCache:
         self.grows = grows  # self-attention: each step adds a position; cross-attention: computed once
         self.kv: tuple[Tensor, Tensor] | None = None
 
-    def update(self, project: Callable[[Tensor], tuple[Tensor, Tensor]], memory: Tensor) -> tuple[Tensor, Tensor]:
-        if self.kv is None:
-            self.kv = project(memory)
-        elif self.grows:
-            k, v = project(memory)
-            self.kv = torch.cat([self.kv[0], k], dim=2), torch.cat([self.kv[1], v], dim=2)
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        self.kv = (k, v) if self.kv is None else (torch.cat([self.kv[0], k], dim=2), torch.cat([self.kv[1], v], dim=2))
         return self.kv
 
 
@@ -111,6 +109,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.d_kv  # need not equal D
         self.num_heads = config.num_heads
+        self.kernel = False  # model/fast.py: take PyTorch's kernel, which computes the same
         self.q = nn.Linear(config.d_model, inner, bias=False)
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
@@ -120,18 +119,25 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B,n,H*d) -> (B,H,n,d)
 
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        return self.split(self.k(memory)), self.split(self.v(memory))
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Queries (B,H,T,d), keys and values (B,H,S,d), bias (B,H,T,S) -> what the queries find, (B,T,H*d)."""
+        p = self.dropout.p if self.training else 0.0
+        if self.kernel and (q.device.type != "cpu" or (p == 0 and k.size(2) >= LONG)):
+            context = F.scaled_dot_product_attention(q, k, v, bias.type_as(q), p, scale=1.0)  # (B,H,T,d)
+        else:
+            # softmax(q k^T + bias) v; no 1/sqrt(d): T5 was trained without it
+            scores = q @ k.transpose(-1, -2) + bias  # (B,H,T,S)
+            context = self.dropout(F.softmax(scores.float(), dim=-1).type_as(v)) @ v
+        return context.transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
         """x (B,T,D) looks at memory (B,S,D), x itself in self-attention; bias is added to the scores (B,H,T,S)."""
-        q = self.split(self.q(x))  # (B,H,T,d)
-        k, v = cache.update(self.keys_values, memory) if cache else self.keys_values(memory)
-        # softmax(q k^T + bias) v; no 1/sqrt(d): T5 was trained without it
-        scores = q @ k.transpose(-1, -2) + bias  # (B,H,T,S)
-        weights = self.dropout(F.softmax(scores.float(), dim=-1).type_as(v))
-        context = (weights @ v).transpose(1, 2).flatten(2)  # (B,T,H*d)
-        return self.o(context)
+        if cache and cache.kv and not cache.grows:
+            k, v = cache.kv
+        else:
+            k, v = self.split(self.k(memory)), self.split(self.v(memory))  # (B,H,S,d)
+            k, v = cache.update(k, v) if cache else (k, v)
+        return self.o(self.attend(self.split(self.q(x)), k, v, bias))
 
 
 class FeedForward(nn.Module):
@@ -205,8 +211,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.relative_bias = RelativeBias(config, bidirectional=True)
         self.blocks = nn.ModuleList(Block(config, decoder=False) for _ in range(config.num_layers))
-        self.norm = RMSNorm(config)
+        self.norm: nn.Module = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
+        self.recompute = False  # keep only each block's input for the way back, and compute the rest again
 
     def forward(
         self, E: Tensor, mask: Tensor, prompt: PromptProvider | None = None, tasks: Tensor | None = None
@@ -227,9 +234,10 @@ class Encoder(nn.Module):
             mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)
 
         x = self.dropout(E)
-        bias = self.relative_bias(x.size(1), x.size(1)) + mask_bias(mask, x.dtype)
+        bias = self.relative_bias(x.size(1), x.size(1))
+        bias = bias + mask_bias(mask, bias.dtype)
         for block in self.blocks:
-            x = block(x, bias)
+            x = checkpoint(block, x, bias, use_reentrant=False) if self.recompute else block(x, bias)
         return self.dropout(self.norm(x)), mask
 
 
@@ -257,8 +265,9 @@ class Decoder(nn.Module):
         """Embeddings E (B,T,D) of the tokens after the `past` cached ones, the encoder's states -> (B,T,D)."""
         T, seen = E.size(1), past + E.size(1)
         causal = torch.ones(T, seen, dtype=torch.bool, device=E.device).tril(past)[None]  # no look ahead
-        bias = self.relative_bias(T, seen).masked_fill(~causal, torch.finfo(E.dtype).min)
-        memory_bias = mask_bias(memory_mask, E.dtype)
+        bias = self.relative_bias(T, seen)
+        bias = bias.masked_fill(~causal, torch.finfo(bias.dtype).min)
+        memory_bias = mask_bias(memory_mask, bias.dtype)
         x = self.dropout(E)
         for i, block in enumerate(self.blocks):
             x = block(x, bias, memory, memory_bias, caches[i] if caches else (None, None))
@@ -275,8 +284,8 @@ class T5(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.head_bias: nn.Parameter | None = None  # only BitFit's
-        if not config.tie_word_embeddings:
-            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        untied = not config.tie_word_embeddings
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False) if untied else None
 
     def set_dropout(self, rate: float) -> None:
         """Replace the checkpoint's dropout rate, everywhere."""
@@ -286,7 +295,7 @@ class T5(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Decoder states (B,T,D) -> scores of the next token (B,T,V)."""
-        if self.config.tie_word_embeddings:  # v1.0: the embedding is the head, its input scaled by D^-0.5
+        if self.head is None:  # v1.0: the embedding is the head, its input scaled by D^-0.5
             return F.linear(x * self.config.d_model**-0.5, self.embedding.weight, self.head_bias)
         return F.linear(x, self.head.weight, self.head_bias)
 

@@ -1,0 +1,231 @@
+"""Faster forms of a T5's parts. model/t5.py has the plain ones; `quicken` puts these in their place.
+
+Each computes the same function; what each gains stands in docs/performance.md. Shapes as in model/t5.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from model.t5 import T5, Attention, FeedForward, KVCache, RelativeBias, RMSNorm
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Which parts take a faster form."""
+
+    kernel: bool = True
+    """Softmax and both products of attention in one kernel, which keeps no scores for the way back."""
+    absorb: bool = True
+    """Cross-attention in the space of the encoder's states, without keys and values of them all."""
+    fuse: bool = True
+    """q, k and v as one product, wi_0 and wi_1 too, with the scale of the norm before them in the matrix."""
+    dropout: bool = True
+    """On a CPU: four 16-bit random numbers from each 64-bit draw, where PyTorch draws for each element."""
+    sequence_dropout: bool = False
+    """One draw for all positions of a sequence: another, cheaper regularisation, T5's own. Without `kernel`."""
+
+
+PLAIN = Forms(kernel=False, absorb=False, fuse=False, dropout=False)
+
+
+def quicken(t5: T5, forms: Forms, dtype: torch.dtype = torch.float32) -> T5:
+    """Put the chosen forms in the place of the plain ones, in this T5.
+
+    dtype: keep frozen matrices in it. Autocast would cast an fp32 one anew at each use. Where weights are trained,
+    these stay what they are and have no use for `fuse` and `dtype`.
+    """
+    frozen = not any(p.requires_grad for p in t5.parameters())
+    for block in (*t5.encoder.blocks, *t5.decoder.blocks):
+        if forms.absorb and hasattr(block, "cross_attention") and block.cross_attention.k.bias is None:
+            block.cross_attention = AbsorbedAttention(block.cross_attention)
+        if forms.fuse and frozen:
+            block.attention = FusedAttention(block.attention, block.attention_norm)
+            block.attention_norm = UnitNorm(block.attention_norm)
+            block.feed_forward = FusedFeedForward(block.feed_forward, block.feed_forward_norm)
+            block.feed_forward_norm = UnitNorm(block.feed_forward_norm)
+    for module in list(t5.modules()):
+        if isinstance(module, Attention):
+            module.kernel = forms.kernel and not forms.sequence_dropout
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout and (forms.dropout or forms.sequence_dropout):
+                setattr(module, name, SequenceDropout(child.p) if forms.sequence_dropout else QuickDropout(child.p))
+    t5.train(t5.training)  # the new parts too
+    return cast(t5, dtype) if frozen and dtype != torch.float32 else t5
+
+
+def cast(t5: T5, dtype: torch.dtype) -> T5:
+    """Keep the matrices and the bias tables in another dtype; embeddings and norms stay fp32, as the states do."""
+    if t5.head is None:
+        t5.head = linear(t5.embedding.weight * t5.config.d_model**-0.5)
+    for module in list(t5.modules()):
+        if dtype == torch.float16 and isinstance(module, FusedAttention | Attention):
+            module.o = WideLinear(module.o)
+        if dtype == torch.float16 and isinstance(module, FusedFeedForward | FeedForward):
+            module.wo = WideLinear(module.wo)
+    for module in t5.modules():
+        if isinstance(module, nn.Linear | RelativeBias):
+            module.to(dtype)
+    t5.encoder.norm = NarrowNorm(t5.encoder.norm, dtype)
+    return t5
+
+
+def linear(weight: Tensor) -> nn.Linear:
+    """A frozen matrix (n,D) as a module."""
+    module = nn.Linear(weight.size(1), weight.size(0), bias=False, device="meta")
+    module.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    return module
+
+
+class WideLinear(nn.Linear):
+    """A frozen matrix whose result, in fp16, may exceed fp16's 65504: computed 2^-8 times as large, and scaled back."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=False, device="meta")
+        self.weight = nn.Parameter(plain.weight.detach() * 2**-8, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).float() * 2**8
+
+
+class UnitNorm(nn.Module):
+    """RMSNorm whose scale stands in the matrix that reads it."""
+
+    def __init__(self, plain: RMSNorm) -> None:
+        super().__init__()
+        self.eps = plain.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x / sqrt(mean(x^2) + eps)
+        return F.rms_norm(x, x.shape[-1:], None, self.eps)
+
+
+class NarrowNorm(nn.Module):
+    """A norm whose result is cast once, not by each matrix that reads it."""
+
+    def __init__(self, plain: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.plain, self.dtype = plain, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.plain(x)
+        return y.to(self.dtype)
+
+
+def fused(norm: RMSNorm, *matrices: nn.Linear) -> nn.Linear:
+    """The matrices (n_i,D) that read a norm's result, as one (n_1+n_2+…,D) that reads it without its scale g."""
+    # W_i (g * x) = (W_i diag(g)) x
+    return linear(torch.cat([matrix.weight for matrix in matrices]) * norm.weight)
+
+
+class FusedAttention(Attention):
+    """Self-attention with one product for queries, keys and values."""
+
+    def __init__(self, plain: Attention, norm: RMSNorm) -> None:
+        nn.Module.__init__(self)
+        self.qkv = fused(norm, plain.q, plain.k, plain.v)  # (3*H*d,D)
+        self.num_heads, self.o, self.dropout = plain.num_heads, plain.o, plain.dropout
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B,H,T,d) each
+        k, v = cache.update(k, v) if cache else (k, v)
+        return self.o(self.attend(q, k, v, bias))
+
+
+class AbsorbedAttention(Attention):
+    """Cross-attention for few queries: the matrices of keys and values are applied to these, not to the many states.
+
+    For each element of the states this costs 2*H*T multiplications, keys and values 2*H*d.
+    """
+
+    def __init__(self, plain: Attention) -> None:
+        nn.Module.__init__(self)
+        self.q, self.k, self.v, self.o = plain.q, plain.k, plain.v, plain.o
+        self.num_heads, self.dropout = plain.num_heads, plain.dropout
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+        W_k, W_v = (m.weight.view(self.num_heads, -1, memory.size(2)) for m in (self.k, self.v))  # (H,d,D)
+        if 2 * x.size(1) > W_k.size(1):
+            return super().forward(x, memory, bias, cache)
+        # q (W_k m)^T = (q W_k) m^T
+        q = torch.einsum("bhtd,hde->bhte", self.split(self.q(x)), W_k)  # (B,H,T,D)
+        scores = (q.flatten(1, 2) @ memory.transpose(1, 2)).view(*q.shape[:3], -1) + bias  # (B,H,T,S)
+        a = self.dropout(F.softmax(scores.float(), dim=-1).type_as(q))
+        # sum_s a_s (W_v m_s) = W_v (sum_s a_s m_s)
+        context = (a.flatten(1, 2) @ memory).view_as(q)  # (B,H,T,D)
+        return self.o(torch.einsum("bhte,hde->bthd", context, W_v).flatten(2))
+
+
+class FusedFeedForward(nn.Module):
+    """wo(relu(wi x)) or wo(gelu(wi_0 x) * wi_1 x), with one product for wi_0 and wi_1."""
+
+    def __init__(self, plain: FeedForward, norm: RMSNorm) -> None:
+        super().__init__()
+        self.gated = plain.gated
+        self.wi = fused(norm, plain.wi_0, plain.wi_1) if plain.gated else fused(norm, plain.wi)
+        self.wo, self.dropout = plain.wo, plain.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.wi(x)
+        if self.gated:
+            g, h = h.chunk(2, dim=-1)
+            return self.wo(self.dropout(F.gelu(g, approximate="tanh") * h))
+        if isinstance(self.dropout, QuickDropout) and h.device.type == "cpu":
+            return self.wo(relu_dropout(h, self.dropout.p if self.training else 0.0))
+        return self.wo(self.dropout(F.relu(h)))
+
+
+class QuickDropout(nn.Dropout):
+    """Zero a share p of the elements, scale the others by 1/(1-p)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or x.device.type != "cpu":
+            return super().forward(x)  # a GPU draws fast enough
+        return x * kept(x, self.p)
+
+
+def kept(like: Tensor, p: float) -> Tensor:
+    """A tensor shaped like another: 0 with probability p, to the nearest 1/65536; what is kept has 1/(1-p)."""
+    n, dropped = like.numel(), round(p * 2**16)
+    bits = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits are random
+    mask = torch.empty(like.shape, dtype=like.dtype)
+    torch.ge(bits.view(torch.int16)[:n].view(like.shape), dropped - 2**15, out=mask)  # 0 and 1, without a bool between
+    return mask.mul_(2**16 / (2**16 - dropped))
+
+
+def relu_dropout(h: Tensor, p: float) -> Tensor:
+    result: Tensor = ReluDropout.apply(h, p)  # type: ignore[no-untyped-call]
+    return result
+
+
+class ReluDropout(torch.autograd.Function):
+    """Dropout of relu(h) in h's own memory. What was kept shows in the result, so no mask is kept with it."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, p: float) -> Tensor:
+        h.relu_()
+        if p:
+            h.mul_(kept(h, p))
+        ctx.mark_dirty(h)
+        ctx.save_for_backward(h)
+        ctx.p = p
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        # dh = dy / (1-p) where y > 0
+        (y,) = ctx.saved_tensors
+        dropped = round(ctx.p * 2**16)
+        return torch.ops.aten.threshold_backward(dy, y, 0).mul_(2**16 / (2**16 - dropped)), None
+
+
+class SequenceDropout(nn.Dropout):
+    """One draw for all positions of a sequence, and for all queries of a head, as T5's own code has it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.dropout(x.new_ones(*x.shape[:-2], 1, x.size(-1)), self.p, self.training)
