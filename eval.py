@@ -18,7 +18,7 @@ from attempt.checkpoint import Trained, change_sources, load_prompt, load_traine
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser, positive
-from attempt.machine import Machine, choose_machine
+from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
@@ -45,6 +45,8 @@ class Backbone:
     @classmethod
     def load(cls, options: Options, downloader: Downloader) -> "Backbone":
         machine = choose_machine(options.device, options.precision)
+        if machine.device.type == "cpu":
+            keep_memory()
         folder = find_checkpoint(options.model, downloader.fetch)
         tokenizer = Tokenizer(folder / "spiece.model")
         t5 = load_t5(folder).requires_grad_(False).to(machine.device)
@@ -212,6 +214,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
     if trained.prompt is not None:
         check_width(trained.prompt, backbone.t5, run.folder, options.model)
         trained.prompt.to(backbone.machine.device)
+    backbone.machine.quicken(backbone.t5, options)
 
     lines: list[str] = []
     for name in expand(given.task or options.task):

@@ -304,6 +304,7 @@ def prepare(options: Options) -> Job:
         trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
+    backbone.machine.quicken(backbone.t5, plan)
     return Job(plan, backbone, splits, tokens, Trainer(plan, backbone.t5, backbone.machine, trained), config, run)
 
 

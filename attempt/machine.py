@@ -1,13 +1,20 @@
-"""Where a run computes, and in which precision."""
+"""Where a run computes, in which precision, and in which of the equal forms."""
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from attempt.errors import AttemptError
+from attempt.options import Options
+from model.fast import PLAIN, Forms, quicken
+from model.t5 import T5
 
+SHAPES = 64  # of batches, for each of which torch.compile makes kernels
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,6 +34,18 @@ class Machine:
         """Scales the loss so that fp16 gradients do not vanish; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def quicken(self, t5: T5, options: Options) -> None:
+        """Put the faster forms in the place of the plain ones, as the options say; after what is trained in the T5."""
+        forms = PLAIN if options.plain else Forms(dropout=not options.compile)  # the compiler draws by itself
+        dtype = DTYPES["fp32" if options.plain else self.precision]
+        quicken(t5, replace(forms, sequence_dropout=options.sequence_dropout), dtype)
+        t5.encoder.recompute = options.recompute
+        if options.compile:
+            torch._dynamo.config.recompile_limit = SHAPES
+            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            t5.compile(dynamic=False, mode=mode)
+            t5.encoder.compile(dynamic=False, mode=mode)
+
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return f"{self.device} ({name}), {self.precision}: {self.reason}"
@@ -45,12 +64,14 @@ def choose_machine(device: str, precision: str) -> Machine:
         raise AttemptError(f"--device {device}: expected a device of this machine, found none ({problem})") from None
     if precision == "auto":
         return Machine(chosen, *_automatic(chosen))
+    if chosen.type == "cpu" and precision == "bf16" and cpu_has_bf16():
+        return Machine(chosen, precision, "as asked; this CPU multiplies in it")
     if precision != "fp32" and chosen.type != "cuda":
         raise AttemptError(
-            f"--precision {precision}: expected a CUDA GPU, found {chosen.type}, where it is slower than fp32; "
-            "use --precision fp32"
+            f"--precision {precision}: expected a CUDA GPU (for bf16 also a CPU with AMX or AVX-512 BF16), found "
+            f"{chosen.type}, where it is slower than fp32; use --precision fp32"
         )
-    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if chosen.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise AttemptError("--precision bf16: expected a GPU that has it (Ampere or later); use fp32 or fp16")
     return Machine(chosen, precision, "as asked")
 
@@ -61,6 +82,31 @@ def _automatic(device: torch.device) -> tuple[str, str]:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "this GPU has it, and it does not overflow"
     return "fp32", "this GPU has no bf16, and fp16 overflows in several T5 checkpoints (--precision fp16 to try)"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for it: without them bf16 is many times slower than fp32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # PyTorch's older versions cannot tell
+    found: dict[str, Any] = capabilities() if capabilities else {}
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory for the next tensor.
+
+    glibc gives large blocks back to the system at once; each of the next step's tensors would be mapped in again page
+    by page, which takes up to half of a step's time on a CPU (docs/performance.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries than glibc have none, or one that does nothing
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_TOP_PAD, 64 << 20)
+
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from attempt.attention import VARIANTS
 from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
 
 # These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
+MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device", "plain", "compile", "recompute"}
 
 
 def spelled(name: str) -> str:
@@ -273,6 +273,32 @@ class Options:
         "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )
     seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=seed_number)
+
+    plain: bool = flag(
+        "speed",
+        "compute as model/t5.py spells it out, not in the faster forms of model/fast.py",
+        False,
+        action="store_true",
+    )
+    compile: bool = flag(
+        "speed",
+        "let torch.compile make kernels for this model; with a GPU, CUDA graphs too",
+        False,
+        action="store_true",
+    )
+    recompute: bool = flag(
+        "speed",
+        "keep each encoder layer's input alone for the way back and compute the rest again: a third more time, for "
+        "models whose activations do not fit",
+        False,
+        action="store_true",
+    )
+    sequence_dropout: bool = flag(
+        "speed",
+        "draw dropout once for all positions of a sequence, as T5's own code does: another regularisation, and cheaper",
+        False,
+        action="store_true",
+    )
 
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"

@@ -271,7 +271,7 @@ def test_a_dry_run_shows_a_batch_and_writes_nothing(
         (["--task", "cola", "--init", "source"], "--method attempt"),
         (["--task", "cola", "--init", "text: "], "some text"),
         (["--task", "cola", "--prompt-length", "5001"], "without replacement"),
-        (["--task", "cola", "--precision", "bf16"], "expected a CUDA GPU"),
+        (["--task", "cola", "--precision", "fp16"], "expected a CUDA GPU"),
         (["--task", "cola", "--device", "quantum"], "--device quantum"),
         (["--task", "mnli"], "MNLI.zip"),  # not in the folder
     ],
