@@ -28,6 +28,7 @@ from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
 from data.tasks import TASKS, Example, Task, expand, get_task, load_official
+from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
 from model.t5 import T5
@@ -118,13 +119,15 @@ def load_splits(
             examples = take(examples, options.train_examples, options.data_seed)
         if not examples:
             raise AttemptError(f"--task {name}: expected some {split} examples, found none")
-        tokens = TokenSet.build(
+        tokens = tokenized(
             examples,
             tokenizer.encode_batch,
+            tokenizer.fingerprint,
             options.max_source_length or task.max_source,
             options.max_target_length,
             0 if options.shared_prompt else number,
             tokenizer.eos,
+            downloader.cache / "tokens",
         )
         loaded[split] = Split(task, split, examples, tokens, answer_length)
     return loaded

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from attempt.baselines import METHODS, TunedWeights
-from attempt.build import find_sources, given_length, new_prompt
+from attempt.build import find_sources, given_prompts, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
 from attempt.errors import AttemptError, Interrupted, exit_status
@@ -284,7 +284,9 @@ def prepare(options: Options) -> Job:
         for number, task in enumerate(tasks)
     ]
     tokens = TokenSet.join([task["train"].tokens for task in splits])
-    length = given_length(options) if sources is None else sources.size(1)
+    given = None if resumed else given_prompts(options)  # a run that goes on needs its --init no longer
+    prompts = sources if sources is not None else given and given[0]  # (…,L,D)
+    length = None if prompts is None else prompts.size(1)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
     plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
 
@@ -301,7 +303,7 @@ def prepare(options: Options) -> Job:
     else:
         labels = [task.label_texts(plan.labels) for task in tasks]
         embedding = backbone.t5.embedding.weight.cpu()
-        trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources)
+        trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources, given)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, plan)

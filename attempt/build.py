@@ -62,16 +62,27 @@ def init_path(init: str | None) -> Path | None:
     return Path(init)
 
 
-def given_length(options: Options) -> int | None:
-    """The length L of the prompt that --init names; None where it names none."""
+Given = tuple[Tensor, list[str]]  # prompts (K,L,D) and their tasks
+
+
+def given_prompts(options: Options) -> Given | None:
+    """The prompts of the file or run folder that --init names; None where it names none."""
     path = init_path(options.init)
-    return None if path is None else load_prompts(path)[0].size(1)
+    return None if path is None else load_prompts(path)
 
 
 def new_prompt(
-    options: Plan, embedding: Tensor, encode: Encode, labels: list[list[str]], sources: Tensor | None
+    options: Plan,
+    embedding: Tensor,
+    encode: Encode,
+    labels: list[list[str]],
+    sources: Tensor | None,
+    given: Given | None,
 ) -> SoftPrompt:
-    """The prompts of all tasks and, for ATTEMPT, G; `labels` has each task's label texts, embedding is (V,D)."""
+    """The prompts of all tasks and, for ATTEMPT, G; `labels` has each task's label texts, embedding is (V,D).
+
+    given: the prompts that --init names, by `given_prompts`.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     D = embedding.size(1)
     if sources is not None and sources.size(2) != D:
@@ -81,7 +92,10 @@ def new_prompt(
         )
     if options.shared_prompt:  # one prompt, which begins with the labels of all tasks
         labels = [list(dict.fromkeys(text for texts in labels for text in texts))]
-    target = [first_value(options, i, embedding, encode, labels[i], sources, generator) for i in range(len(labels))]
+    target = [
+        first_value(options, task, embedding, encode, texts, sources, given, generator)
+        for task, texts in enumerate(labels)
+    ]
     attention = None if sources is None else new_attention(options, D, generator)
     prompt = SoftPrompt(torch.stack(target), sources, attention, options.use_target)
     if not prompt.parameter_groups():
@@ -130,6 +144,7 @@ def first_value(
     encode: Encode,
     labels: list[str],
     sources: Tensor | None,
+    given: Given | None,
     generator: torch.Generator,
 ) -> Tensor:
     """The prompt (L,D) that the training of a task starts from."""
@@ -146,9 +161,8 @@ def first_value(
         return initial.class_labels(embedding, encode(labels), L, generator)
     if init.startswith("text:"):
         return initial.text(embedding, encode([init.removeprefix("text:")])[0], L)
-    path = init_path(init)
-    if path is not None:
-        prompts, names = load_prompts(path)
+    if given is not None:
+        prompts, names = given
         found = prompts[names.index(options.task[task]) if options.task[task] in names else 0]
     elif sources is not None:
         found = sources[0]  # a copy of the first source, MNLI in the released configurations

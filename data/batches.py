@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from data.tasks import Example
 
 Encode = Callable[[list[str]], list[list[int]]]
 """Texts -> their token ids, without the closing eos."""
+Ids = NDArray[Any]
+"""Token ids: uint16 where all of them are below 65,536, as T5's 32,128 are, else int32."""
 
 PAD = 0
 IGNORED = -100  # the label of a padded target position, which cross_entropy leaves out of the mean
@@ -23,9 +26,9 @@ CHUNK = 4096  # texts encoded at a time, so that Python's lists of ids never hol
 class TokenSet:
     """N examples tokenised once. Example i is sources[source_offsets[i] : source_offsets[i + 1]], etc."""
 
-    sources: NDArray[np.int32]
+    sources: Ids
     source_offsets: NDArray[np.int64]
-    targets: NDArray[np.int32]
+    targets: Ids
     target_offsets: NDArray[np.int64]
     tasks: NDArray[np.int64]
     """(N,) whose prompt an example gets: its task's number, or 0 where the tasks share one."""
@@ -60,7 +63,9 @@ class TokenSet:
 
     @staticmethod
     def join(sets: Sequence["TokenSet"]) -> "TokenSet":
-        """One set of all examples, in order, each keeping its task id."""
+        """One set of all examples, in order, each keeping its task id; a set alone as it is, maybe a mapped file."""
+        if len(sets) == 1:
+            return sets[0]
         return TokenSet(
             np.concatenate([s.sources for s in sets]),
             _join_offsets([s.source_offsets for s in sets]),
@@ -81,10 +86,10 @@ class TokenSet:
         """(N,) tokens of every source, with the eos."""
         return np.diff(self.source_offsets)
 
-    def source(self, i: int) -> NDArray[np.int32]:
+    def source(self, i: int) -> Ids:
         return self.sources[self.source_offsets[i] : self.source_offsets[i + 1]]
 
-    def target(self, i: int) -> NDArray[np.int32]:
+    def target(self, i: int) -> Ids:
         return self.targets[self.target_offsets[i] : self.target_offsets[i + 1]]
 
 
@@ -184,7 +189,7 @@ def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:
     return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
 
 
-def _pad(rows: list[NDArray[np.int32]], length: int, value: int) -> torch.Tensor:
+def _pad(rows: list[Ids], length: int, value: int) -> torch.Tensor:
     """(B, length) int64"""
     out = np.full((len(rows), length), value, np.int64)
     for i, row in enumerate(rows):
@@ -192,12 +197,10 @@ def _pad(rows: list[NDArray[np.int32]], length: int, value: int) -> torch.Tensor
     return torch.from_numpy(out)
 
 
-def _flat(
-    texts: list[str], encode: Encode, limit: int | None, eos: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+def _flat(texts: list[str], encode: Encode, limit: int | None, eos: int) -> tuple[Ids, NDArray[np.int64], int]:
     """(all ids in a row, N + 1 offsets, how many texts were cut to `limit` tokens with the eos)"""
-    chunks: list[NDArray[np.int32]] = []
-    offsets, cut = [0], 0
+    chunks: list[Ids] = [np.empty(0, np.uint16)]
+    lengths, cut = [0], 0
     for start in range(0, len(texts), CHUNK):
         flat: list[int] = []
         for ids in encode(texts[start : start + CHUNK]):
@@ -205,9 +208,9 @@ def _flat(
             cut += len(kept) < len(ids)
             flat += kept
             flat.append(eos)
-            offsets.append(offsets[-1] + len(kept) + 1)
-        chunks.append(np.array(flat, np.int32))
-    return np.concatenate([np.empty(0, np.int32), *chunks]), np.array(offsets, np.int64), cut
+            lengths.append(len(kept) + 1)
+        chunks.append(np.array(flat, np.uint16 if max(flat) < 1 << 16 else np.int32))
+    return np.concatenate(chunks), np.cumsum(lengths, dtype=np.int64), cut
 
 
 def _join_offsets(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -99,13 +99,13 @@ def resumable(part: Path, source: str, want: Sums) -> tuple[int, str]:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """One process at a time fills `target`; the others wait here.
+def locked(target: Path, doing: str = "downloading") -> Iterator[None]:
+    """One process at a time fills `target`; the others wait here, saying what it is `doing`.
 
     The system frees the lock when its holder ends, however it ends, so none is ever left behind.
     """
     lock = target.with_name(f".{target.name}.lock")
-    handle = _lock(lock, target.name)
+    handle = _lock(lock, f"{doing} {target.name}")
     try:
         yield
     finally:
@@ -114,12 +114,12 @@ def locked(target: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(lock: Path, name: str) -> int:
+def _lock(lock: Path, doing: str) -> int:
     """The open and locked file at `lock`."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _flock(handle, name)
+            _flock(handle, doing)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(lock)):
                     return handle
@@ -129,13 +129,13 @@ def _lock(lock: Path, name: str) -> int:
         os.close(handle)  # its last holder removed it: the next one is another file
 
 
-def _flock(handle: int, name: str) -> None:
+def _flock(handle: int, doing: str) -> None:
     if sys.platform == "win32":
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"waiting for another process that is downloading {name}", file=sys.stderr)
+        print(f"waiting for another process that is {doing}", file=sys.stderr)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:  # some network file systems have no locks
         print(f"the cache cannot be locked ({error.strerror}): start one program at a time", file=sys.stderr)

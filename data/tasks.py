@@ -23,7 +23,7 @@ GRID = tuple(f"{i / 5:.1f}" for i in range(26))
 """STS-B's targets: "0.0", "0.2" ... "5.0" (Raffel et al. 2020, sec. 2.4)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """What the model reads and what it should write."""
 
@@ -214,7 +214,11 @@ def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bo
         source = source_text(task, row.fields, task_name)
         return Example(source, _target(task, row, texts), row.references, row.group)
 
-    return {split: [example(row) for row in rows] for split, rows in task.read(task.name, fetch).items()}
+    official = {}
+    for split, rows in task.read(task.name, fetch).items():
+        rows.reverse()  # each row goes as its example comes: a large set is in memory once
+        official[split] = [example(rows.pop()) for _ in range(len(rows))]
+    return official
 
 
 def source_text(task: Task, values: tuple[str, ...], task_name: bool = True) -> str:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from attempt.errors import AttemptError
@@ -54,10 +54,25 @@ def user_task(name: str, files: UserFiles) -> Task:
         raise AttemptError(
             f"--source-field and --target-field: expected each column once, found {', '.join(repeated)} again"
         )
-    labels = labels_of([row.label for row in read_rows(files.train, files)], files.answers)
+    labels = _labels(files, _stamp(files.train))
     metrics = ("accuracy", "macro_f1") if labels else ("f1", "em")
     read = partial(_read_splits, files, labels)
     return Task(name, files.fields, labels, metrics, "given", labels, read, free_text=not labels)
+
+
+def _stamp(name: str) -> tuple[int, ...]:
+    """What changes with a file's content; () where there is none."""
+    path = Path(name)
+    if not path.is_file():
+        return ()
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=8)  # a task is looked up several times in a run, and again in every run of a series
+def _labels(files: UserFiles, stamp: tuple[int, ...]) -> tuple[str, ...]:
+    """The labels of the training file, whose `stamp` makes a changed file another one."""
+    return labels_of([row.label for row in read_rows(files.train, files)], files.answers)
 
 
 def labels_of(targets: Sequence[str], answers: str | None = None) -> tuple[str, ...]:

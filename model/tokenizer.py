@@ -1,9 +1,11 @@
 """Text to token ids and back: SentencePiece's vocabulary with T5's 100 sentinels."""
 
+import hashlib
 import re
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
+from sentencepiece import __version__ as version
 
 from attempt.errors import AttemptError
 
@@ -22,6 +24,8 @@ class Tokenizer:
             self.pieces = SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as e:
             raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found {e}") from None
+        self.fingerprint = f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        """The same where the same texts get the same ids: the library's version, and the file's SHA-256."""
         self.pad, self.eos, self.unk = 0, 1, 2
         found = self.pieces.pad_id(), self.pieces.eos_id(), self.pieces.unk_id()
         if found != (self.pad, self.eos, self.unk):

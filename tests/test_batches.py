@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attempt.errors import AttemptError
-from data.batches import TokenSet, batches, bucketed, collate, epoch_rows
+from data.batches import CHUNK, TokenSet, batches, bucketed, collate, epoch_rows
 from data.tasks import Example
 
 
@@ -37,7 +37,29 @@ def test_ids_end_with_eos_also_when_cut() -> None:
     assert [data.target(i).tolist() for i in range(4)] == [[1]] * 4
     assert (data.cut_sources, data.cut_targets) == (1, 4)
     assert data.lengths.tolist() == [4, 10, 10, 1]
-    assert (data.sources.dtype, data.source_offsets.dtype) == (np.int32, np.int64)
+    assert (data.sources.dtype, data.source_offsets.dtype) == (np.uint16, np.int64)
+
+
+def test_ids_take_two_bytes_where_all_of_them_fit() -> None:
+    for widest, kind in ((65535, np.uint16), (65536, np.int32)):  # in the second chunk of three alone
+        texts = ["a"] * CHUNK + [chr(widest)] + ["b"] * (2 * CHUNK - 1)
+        data = TokenSet.build([Example(text, "0") for text in texts], encode, 8)
+        assert data.sources.dtype == kind and data.targets.dtype == np.uint16
+        assert data.sources.tolist() == [i for text in texts for i in (ord(text), 1)]
+        assert collate(data, [CHUNK]).ids[0].tolist() == [widest, 1] + [0] * 6
+    joined = TokenSet.join([make([3]), data])
+    assert joined.source(0).tolist() == [97] * 3 + [1] and joined.source(1 + CHUNK).tolist() == [65536, 1]
+
+
+def test_lists_of_ids_never_hold_the_whole_set() -> None:
+    sizes: list[int] = []
+
+    def counting(texts: list[str]) -> list[list[int]]:
+        sizes.append(len(texts))
+        return encode(texts)
+
+    TokenSet.build([Example("a", "0")] * (2 * CHUNK + 5), counting, 8)
+    assert sizes == [CHUNK, CHUNK, 5] * 2
 
 
 def test_targets_are_never_cut_without_a_limit() -> None:

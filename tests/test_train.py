@@ -409,6 +409,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step(
     assert load_prompt(tmp_path / "run" / "last.safetensors")[0].target.isfinite().all()
 
 
+def test_a_prompt_to_start_from_is_read_once_and_needed_no_longer_when_the_run_goes_on(
+    prompt_run: Path, common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, read, load = tmp_path / "first.safetensors", [], train.given_prompts.__globals__["load_prompts"]
+    first.write_bytes((prompt_run / "best.safetensors").read_bytes())
+    monkeypatch.setattr("attempt.build.load_prompts", lambda path: read.append(path) or load(path))
+    flags = ["--task", "rte", "cola", "--method", "prompt", "--init", str(first), "--steps", "2"]
+    job = train.prepare(train.parse([*flags, "--out", str(tmp_path / "run"), *common]).options)
+    assert read == [first] and torch.equal(job.trainer.trained.prompt.target[1], load(first)[0][0])
+    job.run.create(job.options)
+    job.save()
+    first.unlink()
+    assert train.main(["--resume", str(tmp_path / "run")]) == 0
+
+
 def test_an_init_from_another_run_is_its_prompt(prompt_run: Path, common: list[str], tmp_path: Path) -> None:
     flags = ["--task", "rte", "--method", "prompt", "--init", str(prompt_run), "--prompt-length", "6"]
     assert (

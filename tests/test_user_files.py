@@ -1,8 +1,10 @@
 """Tasks from a user's own files: reading them, what they are taken for, and runs from end to end."""
 
 import csv
+import dataclasses
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import train
 from attempt.checkpoint import load_prompt
 from attempt.command import parse
 from attempt.errors import AttemptError
+from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
 from data.tasks import Task, load_official
@@ -321,3 +324,22 @@ def test_flags_that_need_others(flags: list[str], missing: str, capsys: Any) -> 
         parse(["--task", "mine", *flags])
     assert stop.value.code == 2
     assert missing in error_of(capsys)
+
+
+def test_labels_are_read_once_and_again_when_the_file_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    monkeypatch.setattr(user, "read_rows", lambda name, files: read.append(name) or read_rows(name, files))
+    path = tmp_path / "x.tsv"
+    files = UserFiles(write(path, HEAD + "a\tb\tyes\n" * 3), str(path), None, ("question",), "answer")
+    assert [user_task("mine", files).labels for _ in range(3)] == [("yes",)] * 3
+    assert user_task("mine", dataclasses.replace(files, answers="text")).labels == ()
+    assert len(read) == 2
+    write(path, HEAD + "a\tb\tno!\n" * 3)  # of the same size
+    os.utime(path, ns=(1, 1))
+    assert user_task("mine", files).labels == ("no!",)
+    path.unlink()
+    for _ in range(2):  # an error is not remembered
+        with pytest.raises(AttemptError, match="found none there"):
+            user_task("mine", files)

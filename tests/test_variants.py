@@ -115,7 +115,7 @@ def built(*flags: str) -> SoftPrompt:
     options = parse(["--task", "cola", "--prompt-length", "3", *flags]).options
     plan = Plan.complete(options, 10, 3)
     sources = torch.randn(2, L, D, generator=torch.Generator().manual_seed(0))
-    return new_prompt(plan, torch.randn(40, D), lambda texts: [[3] for _ in texts], [["0", "1"]], sources)
+    return new_prompt(plan, torch.randn(40, D), lambda texts: [[3] for _ in texts], [["0", "1"]], sources, None)
 
 
 @pytest.mark.parametrize("flags", COUNTS)
