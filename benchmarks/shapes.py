@@ -37,6 +37,8 @@ def random_state(config: T5Config, device: torch.device, seed: int = 0) -> dict[
             state[name] = noise
         else:
             state[name] = noise.mul_(noise.size(1) ** -0.5)
+        if name.endswith(".q.weight"):  # as T5 begins: scores are not divided by the root of d
+            state[name].mul_(config.d_kv**-0.5)
     return state
 
 
