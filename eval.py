@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from attempt.attention import entropy
@@ -31,7 +32,8 @@ from data.tasks import TASKS, Example, Task, expand, get_task, load_official
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
-from model.t5 import T5
+from model.labels import label_scores
+from model.t5 import IGNORED, T5
 from model.tokenizer import Tokenizer
 
 
@@ -73,6 +75,15 @@ class Split:
     """Tokens that an answer may have, EOS included."""
 
 
+def check_answers(task: Task, options: Options) -> None:
+    """Raises AttemptError where answers are to be chosen among labels, and the task has none."""
+    if options.answer_by == "labels" and task.free_text:
+        raise AttemptError(
+            f"--answer-by labels: expected tasks with labels, found {task.name}, whose answers are free text; leave it "
+            "out, or use --answer-by generate"
+        )
+
+
 def find_task(name: str, options: Options) -> Task:
     """The task of that name: a built-in one, or that of the user's files, which belong to the one name that is not."""
     others = [other for other in options.task if other not in TASKS]
@@ -101,6 +112,7 @@ def load_splits(
 ) -> dict[str, Split]:
     """Some splits of a task, by name: train, dev, test. `number` says which of the prompts is the task's."""
     task = find_task(name, options)
+    check_answers(task, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
     # Free text has no longest label: its longest training answer is long enough.
@@ -140,16 +152,34 @@ def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what
     return tqdm(batches, what, len(index), unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
-def answer(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet, length: int, batch_size: int) -> list[str]:
-    """The greedy answer to each example, at most `length` tokens long."""
+def answer(
+    backbone: Backbone,
+    prompt: SoftPrompt | None,
+    tokens: TokenSet,
+    length: int,
+    batch_size: int,
+    labels: Sequence[str] = (),
+) -> list[str]:
+    """The greedy answer to each example, at most `length` tokens long; of `labels`, if any, the most probable."""
     backbone.t5.eval()
-    answers = [""] * len(tokens)
+    answers, rows = [""] * len(tokens), label_ids(backbone, labels) if labels else None
     for batch in evaluation_batches(tokens, batch_size, backbone.machine, "answering"):
         with backbone.machine.autocast():
-            ids = backbone.t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
-        for i, row in zip(batch.index.tolist(), ids.tolist(), strict=True):
-            answers[i] = backbone.tokenizer.decode(row)
+            if rows is not None:
+                scores = label_scores(backbone.t5, batch.ids, batch.mask, rows, prompt, batch.tasks)
+                texts = [labels[i] for i in scores.argmax(1).tolist()]  # of equal ones the first
+            else:
+                ids = backbone.t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
+                texts = [backbone.tokenizer.decode(row) for row in ids.tolist()]
+        for i, text in zip(batch.index.tolist(), texts, strict=True):
+            answers[i] = text
     return answers
+
+
+def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:
+    """(C,T): the labels' tokens with EOS, padded with -100."""
+    rows = [torch.tensor([*ids, backbone.tokenizer.eos]) for ids in backbone.tokenizer.encode_batch(list(labels))]
+    return pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(backbone.machine.device)
 
 
 @torch.inference_mode()
@@ -170,12 +200,13 @@ def score_split(
     backbone: Backbone, prompt: SoftPrompt | None, split: Split, options: Options
 ) -> tuple[dict[str, Any], list[str]]:
     """The scores of a split, as metrics.jsonl and result.json hold them, and the answers themselves."""
-    answers = answer(backbone, prompt, split.tokens, split.answer_length, options.eval_batch_size)
+    labels = split.task.label_texts(options.labels) if options.answer_by == "labels" else ()
+    answers = answer(backbone, prompt, split.tokens, split.answer_length, options.eval_batch_size, labels)
     metrics = score(split.task, answers, split.examples, options.labels)
     invalid = metrics.pop("invalid")
     common = dict(Counter(answers).most_common(5))
     record = {"task": split.task.name, "split": split.name, "metrics": metrics, "invalid": invalid}
-    return {**record, "examples": len(answers), "answers": common}, answers
+    return {**record, "examples": len(answers), "answers": common, "decoding": options.answer_by}, answers
 
 
 def describe(record: dict[str, Any]) -> str:
@@ -187,7 +218,8 @@ def describe(record: dict[str, Any]) -> str:
     elif record["invalid"] > 50:
         note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
     invalid = f"invalid {record['invalid']:.2f}"
-    return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples){note}"
+    chosen = ", chosen among the labels" if record.get("decoding") == "labels" else ""
+    return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples{chosen}){note}"
 
 
 def evaluate(argv: Sequence[str] | None) -> None:
@@ -197,7 +229,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     run = Run(given.run)
     files = ("train_file", "dev_file", "test_file")
-    names = (*files, "model", "eval_batch_size", "device", "precision", "mirror", "data_dir")
+    names = (*files, "model", "answer_by", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     plan = Plan.read(run.config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
@@ -251,6 +283,7 @@ def new_parser() -> Parser:
     add("--dev-file", metavar="FILE", help="the same for dev, or other examples (default: the run's)")
     add("--test-file", metavar="FILE", help="the same for test, or other examples (default: the run's)")
     add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
+    add("--answer-by", choices=["generate", "labels"], help="write the answer, or choose a label (default: the run's)")
     add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")

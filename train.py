@@ -28,7 +28,7 @@ from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
-from eval import Backbone, Split, describe, find_task, load_splits, mixture_weights, score_split
+from eval import Backbone, Split, check_answers, describe, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
 from model.t5 import T5
 
@@ -346,9 +346,9 @@ def train_run(options: Options, dry_run: bool = False) -> None:
 
 
 def check_tasks(options: Options) -> None:
-    """Tell an unknown task before anything is loaded."""
+    """Tell an unknown task, or one that cannot be answered as asked, before anything is loaded."""
     for name in options.task:
-        find_task(name, options)
+        check_answers(find_task(name, options), options)
 
 
 def run(argv: Sequence[str] | None) -> None:

@@ -310,6 +310,13 @@ class Options:
         type=positive,
         metavar="N",
     )
+    answer_by: str = flag(
+        "run",
+        "generate: write the answer, token by token (all papers); labels: choose the most probable label, which is "
+        "faster, but never invalid and so no longer comparable; not for free text",
+        "generate",
+        choices=["generate", "labels"],
+    )
     eval_batch_size: int = flag("run", "examples answered at once", 64, type=positive, metavar="N")
     log_every: int = flag("run", "steps from one line of progress to the next", 50, type=positive, metavar="N")
     device: str = flag("run", "auto, cpu, cuda, cuda:1, mps", "auto")

@@ -261,12 +261,20 @@ class Decoder(nn.Module):
         memory_mask: Tensor,
         caches: list[tuple[KVCache, KVCache]] | None = None,
         past: int = 0,
+        answers: int = 1,
     ) -> Tensor:
-        """Embeddings E (B,T,D) of the tokens after the `past` cached ones, the encoder's states -> (B,T,D)."""
-        T, seen = E.size(1), past + E.size(1)
+        """Embeddings E (B,T,D) of the tokens after the `past` cached ones, the encoder's states -> (B,T,D).
+
+        answers: E holds so many of equal length in a row, (B,answers*T,D); each sees its own tokens alone.
+        """
+        T, seen = E.size(1) // answers, past + E.size(1) // answers
         causal = torch.ones(T, seen, dtype=torch.bool, device=E.device).tril(past)[None]  # no look ahead
         bias = self.relative_bias(T, seen)
-        bias = bias.masked_fill(~causal, torch.finfo(bias.dtype).min)
+        lowest = torch.finfo(bias.dtype).min
+        bias = bias.masked_fill(~causal, lowest)
+        if answers > 1:
+            own = torch.arange(answers, device=E.device).repeat_interleave(T)
+            bias = bias.repeat(1, 1, answers, answers).masked_fill(own[:, None] != own, lowest)
         memory_bias = mask_bias(memory_mask, bias.dtype)
         x = self.dropout(E)
         for i, block in enumerate(self.blocks):

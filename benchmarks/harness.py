@@ -1,0 +1,216 @@
+"""What step.py and evaluate.py share: cases from the command line, samples of every row, tables and a file."""
+
+import argparse
+import gc
+import itertools
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attempt.errors import AttemptError, exit_status
+from attempt.flags import Parser, natural, positive, share
+from benchmarks.machine import REPOSITORY, Product, announced, peak_bytes, save
+from benchmarks.ours import FORMS, Ours
+from benchmarks.peers import Peer
+from benchmarks.shapes import SHAPES, random_state
+from benchmarks.timing import Work, alternate, figure, markdown, sampled, span
+from data.batches import Batch
+from model.config import T5Config
+
+PEERS = {"hugging face": False, "hugging face, compiled": True}  # name of the program -> whether it is compiled
+PROGRAMS = [*PEERS, *(f"ours, {form}" for form in FORMS)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all programs of a table are given."""
+
+    model: str
+    text_tokens: int
+    batch_size: int
+    dropout: float
+    precision: str
+    prompt_length: int
+    target_tokens: int
+    ragged: bool
+
+    @property
+    def config(self) -> T5Config:
+        return SHAPES[self.model]
+
+    def batch(self, device: torch.device) -> Batch:
+        """Random ids, of full length or, ragged, of half to all of it."""
+        draw = torch.Generator().manual_seed(1)
+        B, S, T, V = self.batch_size, self.text_tokens, self.target_tokens, self.config.vocab_size
+        lengths = torch.randint(S // 2, S + 1, (B, 1), generator=draw) if self.ragged else torch.full((B, 1), S)
+        lengths[0] = S
+        mask = torch.arange(S) < lengths
+        ids = torch.randint(2, V, (B, S), generator=draw).masked_fill(~mask, 0)
+        labels = torch.randint(2, V, (B, T), generator=draw)
+        labels[:, -1] = self.config.eos_token_id
+        zeros = torch.zeros(B, dtype=torch.long)
+        return Batch(ids, mask, labels, zeros, torch.arange(B)).to(device)
+
+    def programs(self, names: Sequence[str], device: torch.device) -> dict[str, Ours | Peer]:
+        """The programs of these names, with the same weights and prompt, and no dropout yet."""
+        config, state = self.config, random_state(self.config, device)
+        draw = torch.Generator().manual_seed(2)
+        prompt = torch.randn(self.prompt_length, config.d_model, generator=draw).to(device)
+        made: dict[str, Ours | Peer] = {}
+        for name in names:
+            if name in PEERS:
+                made[name] = Peer(config, state, prompt, self.precision, PEERS[name])
+            else:
+                made[name] = Ours(config, state, prompt, self.precision, name.removeprefix("ours, "))
+            made[name].set_dropout(0.0)
+        return made
+
+    def __str__(self) -> str:
+        lengths = f"{self.text_tokens // 2} to {self.text_tokens}" if self.ragged else str(self.text_tokens)
+        return (
+            f"{self.model}, {lengths} text tokens, batch {self.batch_size}, prompt {self.prompt_length}, "
+            f"{self.target_tokens} target tokens, dropout {self.dropout:g}, {self.precision}"
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What differs between the two."""
+
+    prog: str
+    description: str
+    unit: str
+    """What a sample is: "step"."""
+    prepare: Callable[[Case, list[str], torch.device], tuple[dict[str, Work], dict[str, Any]]]
+    """The rows' works, and how far their results agree. Raises AttemptError where they do not agree."""
+    operations: Callable[[Case, str], int]
+    """Of an example in a row."""
+
+
+def new_parser(benchmark: Benchmark) -> Parser:
+    parser = Parser(prog=benchmark.prog, description=benchmark.description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--model", nargs="+", default=["t5-small"], choices=SHAPES, metavar="NAME", help=f"{', '.join(SHAPES)}")
+    add("--text-tokens", nargs="+", type=positive, default=[40], metavar="N", help="tokens of each text (default: 40)")
+    add("--batch-size", nargs="+", type=positive, default=[32], metavar="N", help="examples (default: 32)")
+    add("--dropout", nargs="+", type=share, default=[0.0, 0.1], metavar="P", help="default: 0 0.1")
+    add("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16"], help="default: fp32")
+    add("--prompt-length", type=positive, default=100, metavar="N", help="default: %(default)s")
+    add("--target-tokens", type=positive, default=2, metavar="N", help="of a label, with EOS (default: %(default)s)")
+    add("--ragged", action="store_true", help="texts of half to all of the tokens, padded (default: all of one length)")
+    add("--programs", nargs="+", choices=PROGRAMS, metavar="NAME", help=f"a choice of: {'; '.join(PROGRAMS)}")
+    add("--rounds", type=positive, default=5, metavar="N", help="samples of each row (default: %(default)s)")
+    add("--warmup", type=natural, default=1, metavar="N", help="rounds before them (default: %(default)s)")
+    add("--product", type=positive, metavar="N", help="size of the matrix product (default: 4096, on a GPU 8192)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--threads", type=positive, metavar="N", help="default: PyTorch's")
+    add("--no-memory", action="store_true", help="leave out peak memory, which takes a process of its own for each row")
+    add("--out", type=Path, metavar="FILE", help="write every sample, as JSON")
+    add("--dry-run", action="store_true", help="say what would be measured, and stop")
+    add("--only", metavar="PROGRAM", help=argparse.SUPPRESS)  # the process of its own
+    return parser
+
+
+def cases_of(given: argparse.Namespace) -> list[Case]:
+    product = itertools.product(given.model, given.precision, given.batch_size, given.text_tokens, given.dropout)
+    return [
+        Case(model, tokens, batch, dropout, precision, given.prompt_length, given.target_tokens, given.ragged)
+        for model, precision, batch, tokens, dropout in product
+    ]
+
+
+def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """All rows of a case."""
+    device = torch.device(given.device)
+    memory = {} if given.no_memory else {name: peak_alone(benchmark, case, given, name) for name in names}
+    works, agreement = benchmark.prepare(case, names, device)
+    product = Product(given.product or (8192 if device.type == "cuda" else 4096), case.precision, device)
+    samples = alternate({"product": product, **works}, given.rounds, given.warmup, device)
+    rate = product.operations / statistics.median(samples["product"])
+    first, rows = next(iter(works)), []
+    for name in works:
+        row = sampled(name, samples[name], samples[first])
+        row["examples_per_second"] = case.batch_size / row["median"]
+        row["operations_per_second"] = row["examples_per_second"] * benchmark.operations(case, name)
+        row["share_of_product_rate"] = row["operations_per_second"] / rate
+        row["peak_bytes"] = next((peak for program, peak in memory.items() if name.startswith(program)), None)
+        rows.append(row)
+    found = {"case": asdict(case), "agreement": agreement, "product": {"size": product.a.size(0), "rate": rate}}
+    return {**found, "rows": rows}
+
+
+def peak_alone(benchmark: Benchmark, case: Case, given: argparse.Namespace, name: str) -> int:
+    """Bytes that a program holds at most, in a process that runs nothing else."""
+    flags: list[str] = []
+    for key, value in asdict(case).items():
+        flags += ["--" + key.replace("_", "-"), str(value)] if key != "ragged" else ["--ragged"] * value
+    flags += ["--device", given.device, "--only", name]
+    flags += ["--threads", str(given.threads)] if given.threads else []
+    module = benchmark.prog.removeprefix("python -m ")
+    command = [sys.executable, "-W", "ignore", "-m", module, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    try:
+        return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
+    except (ValueError, KeyError, IndexError):
+        raise AttemptError(f"{shlex.join(command)}: expected its peak memory, found\n{done.stderr}") from None
+
+
+def run_alone(benchmark: Benchmark, case: Case, given: argparse.Namespace) -> None:
+    """The other side of peak_alone: two samples of each of a program's rows."""
+    device = torch.device(given.device)
+    works, _ = benchmark.prepare(case, [given.only], device)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    alternate(works, 2, 0, device)
+    print(json.dumps({"peak_bytes": peak_bytes(device)}))
+
+
+def table_of(benchmark: Benchmark, result: dict[str, Any]) -> str:
+    head = ["program", f"s a {benchmark.unit} (extremes)", "examples/s", "GFLOP/s", "share of product rate"]
+    rows = [[*head, "times as fast", "peak memory, GB"]]
+    for row in result["rows"]:
+        peak = row["peak_bytes"]
+        rate = [figure(row["examples_per_second"]), figure(row["operations_per_second"] / 1e9)]
+        rate += [f"{100 * row['share_of_product_rate']:.0f} %", f"{row['speedup']:.2f}"]
+        rows.append([row["name"], span(row["seconds"]), *rate, "-" if peak is None else figure(peak / 1e9)])
+    return markdown(rows)
+
+
+def measure_all(benchmark: Benchmark, argv: Sequence[str] | None) -> None:
+    given = new_parser(benchmark).parse_args(argv)
+    cases, device = cases_of(given), torch.device(given.device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    if given.only:
+        run_alone(benchmark, cases[0], given)
+        return
+    names = given.programs or [name for name in PROGRAMS if device.type == "cuda" or "compiled" not in name]
+    about = {} if given.dry_run else announced(benchmark.prog, argv, device)
+    results = []
+    for case in cases:
+        print(f"\n{case}")
+        if given.dry_run:
+            works = {name: benchmark.operations(case, name) * case.batch_size for name in names}
+            for name, count in works.items():
+                print(f"    {name}: at least {count / 1e9:,.1f} GFLOP a {benchmark.unit}, {given.rounds} samples")
+            continue
+        results.append(measure(benchmark, case, given, names))
+        product = results[-1]["product"]
+        print(f"product of {product['size']} x {product['size']}: {product['rate'] / 1e9:,.0f} GFLOP/s")
+        print("; ".join(f"{name} {value}" for name, value in results[-1]["agreement"].items()))
+        print(table_of(benchmark, results[-1]), flush=True)
+        save(given.out, {**about, "cases": results})  # after every case, so that a run that is cut keeps what it has
+        gc.collect()
+
+
+def main(benchmark: Benchmark, argv: Sequence[str] | None = None) -> int:
+    return exit_status(benchmark.prog, lambda: measure_all(benchmark, argv))

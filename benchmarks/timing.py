@@ -1,0 +1,60 @@
+"""Samples of programs that take turns, and tables of them."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Work = Callable[[], object]
+
+
+def alternate(works: dict[str, Work], rounds: int, warmup: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds that each work took in each round.
+
+    All take turns in every round, each round beginning with another, so that a drift of the machine meets all alike.
+    """
+    for _ in range(warmup):
+        for work in works.values():
+            seconds(work, device)
+    found: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
+    for i in range(rounds):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(seconds(works[name], device))
+    return found
+
+
+def seconds(work: Work, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def sampled(name: str, samples: list[float], base: list[float]) -> dict[str, Any]:
+    """A row: the samples in seconds, their median, and how often it fits into the base's."""
+    median = statistics.median(samples)
+    return {"name": name, "seconds": samples, "median": median, "speedup": statistics.median(base) / median}
+
+
+def span(samples: list[float]) -> str:
+    """Median and extremes, in seconds."""
+    return f"{figure(statistics.median(samples))} ({figure(min(samples))} to {figure(max(samples))})"
+
+
+def figure(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, the first row its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])

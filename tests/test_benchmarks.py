@@ -1,0 +1,206 @@
+"""The benchmarks on tiny shapes: that both programs find the same, and that no row is missing. Never how fast."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hugging_face import CONFIGS, random_batch
+from runs import error_of
+
+from benchmarks import end_to_end, evaluate, harness, loading, step
+from benchmarks.machine import REPOSITORY
+from benchmarks.ours import FORMS, Ours
+from benchmarks.peer_tokenizer import hugging_face_tokenizer
+from benchmarks.peers import Peer
+from benchmarks.shapes import SHAPES, operations, random_state
+from data.batches import Batch
+from model.config import T5Config
+from model.tokenizer import Tokenizer
+
+CPU = torch.device("cpu")
+TINY = ["--text-tokens", "9", "--batch-size", "3", "--prompt-length", "5", "--product", "16", "--rounds", "2"]
+TINY += ["--programs", "hugging face", "ours, plain"]
+
+
+@pytest.fixture(autouse=True)
+def extras() -> None:
+    for name in ("transformers", "peft"):
+        pytest.importorskip(name)
+
+
+def written(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def names(result: Any) -> list[str]:
+    return [row["name"] for row in result["rows"]]
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-v1_1"])
+def test_a_step_is_measured_where_losses_and_gradients_agree(model: str, tmp_path: Path) -> None:
+    flags = ["--model", model, "--ragged", "--dropout", "0.1", "--no-memory", "--precision", "fp32", "bf16"]
+    assert step.main(step.STEP, [*flags, *TINY, "--out", str(tmp_path / "step.json")]) == 0
+    found = written(tmp_path / "step.json")
+    assert [case["case"]["precision"] for case in found["cases"]] == ["fp32", "bf16"]
+    for case in found["cases"]:
+        assert names(case) == ["hugging face", "ours, plain"] and "ours, plain" in case["agreement"]
+        assert all(len(row["seconds"]) == 2 and row["peak_bytes"] is None for row in case["rows"])
+    assert "benchmarks.step --model" in found["command"] and found["machine"]["commit"]
+
+
+def test_every_program_is_a_row_with_its_own_peak_memory(tmp_path: Path) -> None:
+    flags = [
+        "--model",
+        "tiny",
+        "--dropout",
+        "0",
+        "--rounds",
+        "1",
+        "--warmup",
+        "0",
+        "--out",
+        str(tmp_path / "step.json"),
+    ]
+    assert step.main(step.STEP, [*TINY, *flags]) == 0
+    rows = written(tmp_path / "step.json")["cases"][0]["rows"]
+    assert all(1e7 < row["peak_bytes"] < 4e9 for row in rows)
+    assert set(harness.PROGRAMS) == {"hugging face", "hugging face, compiled", *(f"ours, {form}" for form in FORMS)}
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-v1_1"])
+def test_answers_are_measured_where_they_are_equal(model: str, tmp_path: Path) -> None:
+    flags = ["--model", model, "--ragged", "--dropout", "0", "--no-memory", "--out", str(tmp_path / "evaluate.json")]
+    assert evaluate.main(evaluate.EVALUATE, [*flags, *TINY]) == 0
+    case = written(tmp_path / "evaluate.json")["cases"][0]
+    ours = [f"ours, plain: {what}" for what in ("10 tokens", "2 tokens", "2 labels")]
+    assert names(case) == ["hugging face: 10 tokens", "hugging face: 2 tokens", *ours]
+    assert case["agreement"]["ours, plain"].startswith("100.0 % of the tokens")
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient", "generate", "label_scores"])
+def test_what_does_not_agree_is_not_measured(
+    part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = getattr(Ours, part)
+    monkeypatch.setattr(Ours, part, lambda *given: right(*given) * 1.1 + 1)
+    benchmark = step.STEP if part in ("loss", "gradient") else evaluate.EVALUATE
+    assert harness.main(benchmark, ["--model", "tiny", "--dropout", "0", "--no-memory", *TINY]) == 2
+    assert "ours, plain" in error_of(capsys)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_peer_is_the_same_network(name: str) -> None:
+    """Of every architecture, also after steps with dropout switched on and off; both programs make the same step."""
+    fields = {k: v for k, v in CONFIGS[name].items() if k in T5Config.__dataclass_fields__}
+    config = T5Config(**fields)
+    state, draw = random_state(config, CPU), torch.Generator().manual_seed(0)
+    prompt = torch.randn(4, config.d_model, generator=draw)
+    programs = Peer(config, state, prompt, "fp32"), Ours(config, state, prompt, "fp32", "plain")
+    ids, mask = random_batch((3, 11, 6), config.vocab_size)
+    labels = torch.tensor([[5, 1], [1, -100], [9, 1]])
+    batch = Batch(ids, mask, labels, torch.zeros(3, dtype=torch.long), torch.arange(3))
+    losses, prompts = [], []
+    for program in programs:
+        program.set_dropout(0.3)
+        noisy = program.loss(batch).item()
+        program.set_dropout(0.0)
+        first = program.loss(batch).item()
+        program.step(batch)
+        losses.append((first, program.loss(batch).item()))
+        prompts.append(program.prompt if isinstance(program, Peer) else program.soft.target[0])
+        assert noisy != first != losses[-1][1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert (prompts[0] - prompts[1]).abs().max() < 1e-3  # AdamW's first step is 1e-3 long, whatever the gradient
+    assert (prompts[0] - prompt).abs().max() > 5e-4
+
+
+def test_operations_are_those_of_the_published_table() -> None:
+    """GFLOP an example, forward and backward, with a prompt of 100 and targets of 2 tokens."""
+    table = {"t5-small": (13.4, 21.5, 36.4), "t5-base": (58.7, 93.6, 156), "t5-large": (206, 328, 542)}
+    table["t5-3b"] = (824, 1309, 2169)
+    for name, expected in table.items():
+        found = [operations(SHAPES[name], 100, n, 2, backward=True) / 1e9 for n in (40, 120, 256)]
+        assert found == pytest.approx(expected, rel=5e-3)
+
+
+def test_operations_are_those_that_pytorch_counts() -> None:
+    """But for what the formula leaves out: the few products between the decoder's own positions."""
+    counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode(display=False)
+    config = SHAPES["tiny-v1_1"]
+    ours = Ours(config, random_state(config, CPU), torch.randn(20, config.d_model), "fp32", "plain")
+    ids, mask = random_batch((30, 30), config.vocab_size)
+    batch = Batch(ids, mask, torch.tensor([[5, 1]] * 2), torch.zeros(2, dtype=torch.long), torch.arange(2))
+    with counter:
+        torch.autograd.backward(ours.loss(batch))
+    assert counter.get_total_flops() == pytest.approx(2 * operations(config, 20, 30, 2, backward=True), rel=0.02)
+
+
+def test_both_tokenizers_agree(tiny_checkpoint: Path) -> None:
+    texts = [
+        "sst2 sentence: a charming film",
+        "RTE, in 1984 (the U.S.): 25 dollars!",
+        "positive",
+        "x" * 30,
+        "e\u0301 \ufb01",
+    ]
+    ours, theirs = (read(tiny_checkpoint / "spiece.model") for read in (Tokenizer, hugging_face_tokenizer))
+    assert [[*ids, 1] for ids in ours.encode_batch(texts)] == theirs(texts)["input_ids"]
+    assert theirs.decode([*ours.encode("positive"), 1, 0], skip_special_tokens=True) == "positive"
+
+
+def test_end_to_end(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--task", "rte", "--prompt-length", "5"]
+    flags += ["--examples", "16", "--eval-examples", "4", "--batch-size", "4", "--rounds", "2"]
+    assert end_to_end.main([*flags, "--out", str(tmp_path / "found.json")]) == 0
+    found = written(tmp_path / "found.json")
+    trained = [f"train: {name}" for name in ("usual recipe", "ours")]
+    assert names(found) == [*trained, *(f"score: {n}" for n in ("usual recipe", "ours", "ours, --answer-by labels"))]
+    assert found["equal_answers"] >= 0.95 and found["text_tokens"]["padded"] == 256
+    assert all(len(row["seconds"]) == 2 for row in found["rows"])
+
+
+def test_end_to_end_compares_answers_first(
+    glue: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Peer, "generate", lambda self, batch, length: torch.full((len(batch.ids), length), 7))
+    flags = ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--task", "rte", "--prompt-length", "5"]
+    assert end_to_end.main([*flags, "--examples", "16", "--eval-examples", "4", "--batch-size", "4"]) == 2
+    assert "same answers" in error_of(capsys)
+
+
+def test_loading(glue: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(loading, "start", started.append)  # four processes a round would take most of a minute
+    flags = ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--task", "rte", "--rounds", "1"]
+    assert loading.main([*flags, "--out", str(tmp_path / "found.json")]) == 0
+    found = written(tmp_path / "found.json")
+    what = ("import", "start to first loss", "tokenise", "epoch of batches")
+    assert names(found) == [f"{w}: {name}" for w in what for name in ("hugging face", "ours")]
+    assert found["equal_tokens"] >= 0.99
+    # what the other two rows start does run: ours is train.py's dry run, the other this module's own
+    theirs = next(words for words in started if "--only" in words)
+    assert loading.main(theirs[theirs.index("--only") :]) == 0
+
+
+@pytest.mark.parametrize("program", ["step", "evaluate", "end_to_end", "loading"])
+def test_a_dry_run_says_what_would_be_measured(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if program in ("step", "evaluate"):
+        benchmark = step.STEP if program == "step" else evaluate.EVALUATE
+        flags = ["--model", "t5-base", "t5-3b", "--batch-size", "32", "128", "--precision", "bf16", "--device", "cuda"]
+        assert harness.main(benchmark, [*flags, "--dropout", "0.1", "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        for case in ("t5-base, 40 text tokens, batch 32", "t5-3b, 40 text tokens, batch 128"):
+            assert case in printed
+        assert "hugging face, compiled" in printed and "ours, plain" in printed
+    else:
+        main = end_to_end.main if program == "end_to_end" else loading.main
+        assert main(["--model", "folder", "--task", "rte", "--dry-run"]) == 0
+        assert "rte" in capsys.readouterr().out
+
+
+def test_the_page_names_every_program() -> None:
+    text = (REPOSITORY / "benchmarks/README.md").read_text(encoding="utf-8")
+    for name in ("step", "evaluate", "end_to_end", "loading"):
+        assert f"python -m benchmarks.{name}" in text
