@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from attempt import baselines, distributed
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
 from attempt.errors import AttemptError, exit_status
@@ -23,6 +24,8 @@ from attempt.options import Options, spelled
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
+from attempt.shard import load_shared_out
+from attempt.signals import end_together
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
@@ -44,10 +47,16 @@ class Backbone:
 
     @classmethod
     def load(cls, options: Options, downloader: Downloader) -> "Backbone":
+        if options.shard and options.method in baselines.METHODS:
+            raise AttemptError(f"--shard: expected a frozen T5 to share out, found --method {options.method}")
         machine = choose_machine(options.device, options.precision)
+        distributed.check_device(machine.device)
         folder = find_checkpoint(options.model, downloader.fetch)
         tokenizer = Tokenizer(folder / "spiece.model")
-        t5 = load_t5(folder).requires_grad_(False).to(machine.device)
+        if options.shard:
+            t5 = load_shared_out(folder, machine)
+        else:
+            t5 = load_t5(folder).requires_grad_(False).to(machine.device)
         if t5.config.vocab_size < tokenizer.size:
             raise AttemptError(
                 f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
@@ -128,23 +137,25 @@ def load_splits(
     return loaded
 
 
-def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what: str) -> Iterable[Batch]:
-    """All batches in order of length, under a progress bar on a terminal."""
-    index = bucketed(tokens.lengths, batch_size, seed=None)
-    batches = (collate(tokens, rows).to(machine.device) for rows in index)
-    return tqdm(batches, what, len(index), unit="batch", leave=False, disable=not sys.stderr.isatty())
+def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what: str) -> Iterator[Batch]:
+    """This process's share of the batches, in order of length, under a progress bar on a terminal."""
+    index = distributed.share_of(bucketed(tokens.lengths, batch_size, seed=None))
+    for rows in tqdm(index, what, unit="batch", leave=False, disable=not sys.stderr.isatty()):
+        end_together()
+        yield collate(tokens, rows).to(machine.device)
 
 
 def answer(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet, length: int, batch_size: int) -> list[str]:
     """The greedy answer to each example, at most `length` tokens long."""
     backbone.t5.eval()
-    answers = [""] * len(tokens)
+    answers: dict[int, str] = {}
     for batch in evaluation_batches(tokens, batch_size, backbone.machine, "answering"):
         with backbone.machine.autocast():
             ids = backbone.t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
         for i, row in zip(batch.index.tolist(), ids.tolist(), strict=True):
             answers[i] = backbone.tokenizer.decode(row)
-    return answers
+    answers = distributed.merged(answers)
+    return [answers[i] for i in range(len(tokens))]
 
 
 @torch.inference_mode()
@@ -152,13 +163,14 @@ def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: Token
     """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
     if prompt is None or prompt.attention is None or prompt.sources is None:
         raise ValueError("only ATTEMPT has a mixture")
-    weights = []
+    P = len(prompt.sources) + prompt.use_target
+    weights = torch.zeros(len(tokens), P, device=backbone.machine.device)
     for batch in evaluation_batches(tokens, 256, backbone.machine, "weighing"):
         E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
         a = prompt.attention(E, batch.mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
-        weights.append(a.mean(2))
-    a = torch.cat(weights)  # (examples,P)
-    return a.mean(0).cpu(), entropy(a).item()
+        weights[batch.index] = a.mean(2)
+    weights = distributed.take_largest(weights)  # (examples,P): each row is 0 in the processes that have not weighed it
+    return weights.mean(0).cpu(), entropy(weights).item()
 
 
 def score_split(
@@ -197,14 +209,14 @@ def evaluate(argv: Sequence[str] | None) -> None:
     plan = Plan.read(run.config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
-    options = dataclasses.replace(plan, **changes)
+    options = dataclasses.replace(plan, shard=given.shard, **changes)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
     if given.add_sources or given.remove_sources:
         changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
-        if given.save_checkpoint:
+        if given.save_checkpoint and distributed.is_main():
             save_prompt(given.save_checkpoint, changed, config)
         trained: Trained = changed
     else:
@@ -225,7 +237,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
             more = {"references": example.references} if example.references else {}
             lines.append(json.dumps({**row, **more, "prediction": prediction}, ensure_ascii=False) + "\n")
-    if given.predictions:
+    if given.predictions and distributed.is_main():
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
 
@@ -248,6 +260,7 @@ def new_parser() -> Parser:
     add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
+    add("--shard", action="store_true", help="share the T5 out among torchrun's processes, if it does not fit")
     add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
     add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
     return parser
@@ -262,7 +275,7 @@ def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_status("eval.py", lambda: evaluate(argv))
+    return exit_status("eval.py", lambda: distributed.together(lambda: evaluate(argv), "give the same command again"))
 
 
 if __name__ == "__main__":

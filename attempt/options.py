@@ -1,5 +1,6 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from attempt import baselines, spot
 from attempt.attention import VARIANTS
 from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
 
-# These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
+# These may differ between a run and its continuation: they do not change what is computed, rounding aside.
+MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device", "accumulate", "shard"}
 
 
 def spelled(name: str) -> str:
@@ -273,6 +274,21 @@ class Options:
         "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )
     seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=seed_number)
+
+    accumulate: int = flag(
+        "speed",
+        "compute each step's batch in N parts, one after the other, so that it needs less memory; of several processes "
+        "each does so with its share",
+        1,
+        type=positive,
+        metavar="N",
+    )
+    shard: bool = flag(
+        "speed",
+        "for a model that does not fit: share the frozen T5 out among torchrun's processes, in the GPU's precision",
+        False,
+        action=argparse.BooleanOptionalAction,
+    )
 
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"

@@ -277,6 +277,8 @@ class T5(nn.Module):
         self.head_bias: nn.Parameter | None = None  # only BitFit's
         if not config.tie_word_embeddings:
             self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        # whether generation may stop; processes that share the weights must agree on it (attempt/shard.py)
+        self.all_done: Callable[[Tensor], bool] = lambda done: bool(done.all())
 
     def set_dropout(self, rate: float) -> None:
         """Replace the checkpoint's dropout rate, everywhere."""
@@ -314,10 +316,16 @@ class T5(nn.Module):
         labels: Tensor,
         prompt: PromptProvider | None = None,
         tasks: Tensor | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
-        """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward."""
-        logits = self(ids, mask, labels, prompt, tasks)
-        return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward.
+
+        tokens: divide the sum by this number instead: where these rows are a part of a batch, by its target tokens.
+        """
+        logits = self(ids, mask, labels, prompt, tasks).float().flatten(0, 1)
+        if tokens is None:
+            return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED)
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum") / tokens
 
     @torch.inference_mode()
     def generate(
@@ -334,7 +342,7 @@ class T5(nn.Module):
         token = ids.new_full((ids.size(0), 1), self.config.decoder_start_token_id)
         done = torch.zeros_like(token, dtype=torch.bool)
         answer: list[Tensor] = []
-        while len(answer) < max_length and not done.all():
+        while len(answer) < max_length and not self.all_done(done):
             x = self.decoder(self.embedding(token), memory, memory_mask, caches, past=len(answer))
             token = self.logits(x).argmax(-1).masked_fill(done, self.config.pad_token_id)  # (B,1)
             done = done | (token == self.config.eos_token_id)
