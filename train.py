@@ -23,6 +23,7 @@ from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import train_series
+from attempt.shard import kept
 from attempt.signals import Signals
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, bucketed, collate, cut, epoch_rows
@@ -252,7 +253,8 @@ def summarize(job: Job) -> None:
     if job.config.sources:
         lines.append(f"sources    {', '.join(job.config.sources)}")
     frozen = sum(p.numel() for p in trainer.t5.parameters() if not p.requires_grad)
-    lines.append(f"model      {options.model}, {frozen:,} frozen parameters")
+    shared = f", {kept(trainer.t5):,} of them in each process" if options.shard else ""
+    lines.append(f"model      {options.model}, {frozen:,} frozen parameters{shared}")
     groups = [
         f"{group['name']} {sum(p.numel() for p in group['params']):,} (lr {group['peak_lr']:g})"
         for group in trainer.optimizer.param_groups

@@ -62,9 +62,10 @@ def together(work: Callable[[], None], advice: str) -> None:
         if not _is_lost(e):
             raise
         _give_way(2)
+        own = f"process {rank()} of {size()} ({socket.gethostname()}, pid {os.getpid()})"
         raise AttemptError(
-            f"process {rank()} of {size()} ({socket.gethostname()}, pid {os.getpid()}): lost another one, which ended "
-            f"or did not answer for {TIMEOUT} ({_first_line(e)}); torchrun's report names it; {advice}"
+            f"{own}: lost another one, which ended or did not answer for {TIMEOUT.seconds // 60} minutes "
+            f"({_first_line(e)}); torchrun's report names it; {advice}"
         ) from None
     except AttemptError:
         _give_way(2)

@@ -61,6 +61,12 @@ def fill(parameter: nn.Parameter, tensor: Tensor) -> None:
     place.copy_(tensor)
 
 
+def kept(t5: T5) -> int:
+    """How many of its parameters this process holds."""
+    parameters = [p.to_local() if isinstance(p, DTensor) else p for p in t5.parameters()]
+    return sum(p.numel() for p in parameters)
+
+
 def warm_up(t5: T5) -> None:
     """Put each block together once: done first under inference_mode, no gradient could pass through it later."""
     for stack in (t5.encoder, t5.decoder):

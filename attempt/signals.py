@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,7 @@ import torch
 from attempt import distributed
 from attempt.errors import Interrupted
 
+AGAIN = 5.0  # seconds in which a signal to one of several processes is the same one, sent by torchrun and by SLURM too
 ENDING = (signal.SIGINT, signal.SIGTERM)
 SAVING = getattr(signal, "SIGUSR1", None)  # Windows has none
 
@@ -29,6 +31,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.ending: int | None = None  # the signal that asks for the end
+        self.since = 0.0  # when it came, on the clock of time.monotonic
         self.saving = False
         self.at_once = False
         self.before: dict[int, Any] = {}
@@ -52,8 +55,10 @@ class Signals:
             self.saving = True
             return
         if self.ending is not None:
+            if distributed.size() > 1 and time.monotonic() < self.since + AGAIN:
+                return
             raise KeyboardInterrupt
-        self.ending = number
+        self.ending, self.since = number, time.monotonic()
         if self.at_once and distributed.size() == 1:
             raise Interrupted(number)
         print("\nfinishing the step and saving; the same signal again ends the program at once", file=sys.stderr)
