@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from attempt import baselines, distributed
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
 from attempt.errors import AttemptError, exit_status
@@ -24,6 +25,8 @@ from attempt.options import Options, spelled
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
+from attempt.shard import load_shared_out
+from attempt.signals import end_together
 from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
@@ -32,7 +35,7 @@ from data.tasks import TASKS, Example, Task, expand, get_task, load_official
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
-from model.labels import label_scores
+from model.decoding import generate, label_scores
 from model.t5 import IGNORED, T5
 from model.tokenizer import Tokenizer
 
@@ -44,15 +47,23 @@ class Backbone:
     t5: T5
     tokenizer: Tokenizer
     machine: Machine
+    multiple: int = 8
+    """What the positions of a batch in the encoder are rounded up to."""
 
     @classmethod
     def load(cls, options: Options, downloader: Downloader) -> "Backbone":
+        if options.shard and options.method in baselines.METHODS:
+            raise AttemptError(f"--shard: expected a frozen T5 to share out, found --method {options.method}")
         machine = choose_machine(options.device, options.precision)
         if machine.device.type == "cpu":
             keep_memory()
+        distributed.check_device(machine.device)
         folder = find_checkpoint(options.model, downloader.fetch)
         tokenizer = Tokenizer(folder / "spiece.model")
-        t5 = load_t5(folder).requires_grad_(False).to(machine.device)
+        if options.shard:
+            t5 = load_shared_out(folder, machine)
+        else:
+            t5 = load_t5(folder).requires_grad_(False).to(machine.device)
         if t5.config.vocab_size < tokenizer.size:
             raise AttemptError(
                 f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
@@ -60,7 +71,7 @@ class Backbone:
             )
         if options.dropout is not None:
             t5.set_dropout(options.dropout)
-        return cls(t5, tokenizer, machine)
+        return cls(t5, tokenizer, machine, options.multiple)
 
 
 @dataclass(frozen=True)
@@ -145,11 +156,15 @@ def load_splits(
     return loaded
 
 
-def evaluation_batches(tokens: TokenSet, batch_size: int, machine: Machine, what: str) -> Iterable[Batch]:
-    """All batches in order of length, under a progress bar on a terminal."""
-    index = bucketed(tokens.lengths, batch_size, seed=None)
-    batches = (collate(tokens, rows).to(machine.device) for rows in index)
-    return tqdm(batches, what, len(index), unit="batch", leave=False, disable=not sys.stderr.isatty())
+def evaluation_batches(
+    backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet, batch_size: int, what: str
+) -> Iterator[Batch]:
+    """This process's share of the batches, in order of length, under a progress bar on a terminal."""
+    before = 0 if prompt is None else prompt.target.size(1)
+    index = distributed.share_of(bucketed(tokens.lengths, batch_size, seed=None))
+    for rows in tqdm(index, what, unit="batch", leave=False, disable=not sys.stderr.isatty()):
+        end_together()
+        yield collate(tokens, rows, backbone.multiple, before).to(backbone.machine.device)
 
 
 def answer(
@@ -162,18 +177,19 @@ def answer(
 ) -> list[str]:
     """The greedy answer to each example, at most `length` tokens long; of `labels`, if any, the most probable."""
     backbone.t5.eval()
-    answers, rows = [""] * len(tokens), label_ids(backbone, labels) if labels else None
-    for batch in evaluation_batches(tokens, batch_size, backbone.machine, "answering"):
+    answers: dict[int, str] = {}
+    rows = label_ids(backbone, labels) if labels else None
+    for batch in evaluation_batches(backbone, prompt, tokens, batch_size, "answering"):
         with backbone.machine.autocast():
             if rows is not None:
                 scores = label_scores(backbone.t5, batch.ids, batch.mask, rows, prompt, batch.tasks)
                 texts = [labels[i] for i in scores.argmax(1).tolist()]  # of equal ones the first
             else:
-                ids = backbone.t5.generate(batch.ids, batch.mask, length, prompt, batch.tasks)
+                ids = generate(backbone.t5, batch.ids, batch.mask, length, prompt, batch.tasks)
                 texts = [backbone.tokenizer.decode(row) for row in ids.tolist()]
-        for i, text in zip(batch.index.tolist(), texts, strict=True):
-            answers[i] = text
-    return answers
+        answers.update(zip(batch.index.tolist(), texts, strict=True))
+    answers = distributed.merged(answers)
+    return [answers[i] for i in range(len(tokens))]
 
 
 def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:
@@ -187,13 +203,14 @@ def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: Token
     """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
     if prompt is None or prompt.attention is None or prompt.sources is None:
         raise ValueError("only ATTEMPT has a mixture")
-    weights = []
-    for batch in evaluation_batches(tokens, 256, backbone.machine, "weighing"):
+    P = len(prompt.sources) + prompt.use_target
+    weights = torch.zeros(len(tokens), P, device=backbone.machine.device)
+    for batch in evaluation_batches(backbone, prompt, tokens, 256, "weighing"):
         E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
         a = prompt.attention(E, batch.mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
-        weights.append(a.mean(2))
-    a = torch.cat(weights)  # (examples,P)
-    return a.mean(0).cpu(), entropy(a).item()
+        weights[batch.index] = a.mean(2)
+    weights = distributed.take_largest(weights)  # (examples,P): each row is 0 in the processes that have not weighed it
+    return weights.mean(0).cpu(), entropy(weights).item()
 
 
 def score_split(
@@ -234,14 +251,14 @@ def evaluate(argv: Sequence[str] | None) -> None:
     plan = Plan.read(run.config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
-    options = dataclasses.replace(plan, **changes)
+    options = dataclasses.replace(plan, shard=given.shard, **changes)
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
     if given.add_sources or given.remove_sources:
         changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
-        if given.save_checkpoint:
+        if given.save_checkpoint and distributed.is_main():
             save_prompt(given.save_checkpoint, changed, config)
         trained: Trained = changed
     else:
@@ -263,7 +280,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
             more = {"references": example.references} if example.references else {}
             lines.append(json.dumps({**row, **more, "prediction": prediction}, ensure_ascii=False) + "\n")
-    if given.predictions:
+    if given.predictions and distributed.is_main():
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
 
@@ -287,6 +304,7 @@ def new_parser() -> Parser:
     add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
+    add("--shard", action="store_true", help="share the T5 out among torchrun's processes, if it does not fit")
     add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
     add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
     return parser
@@ -301,7 +319,7 @@ def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_status("eval.py", lambda: evaluate(argv))
+    return exit_status("eval.py", lambda: distributed.together(lambda: evaluate(argv), "give the same command again"))
 
 
 if __name__ == "__main__":

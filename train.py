@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from attempt import distributed
 from attempt.baselines import METHODS, TunedWeights
 from attempt.build import find_sources, given_prompts, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
@@ -22,9 +23,10 @@ from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import train_series
+from attempt.shard import kept
 from attempt.signals import Signals
 from attempt.trainer import Trainer, count
-from data.batches import Batch, TokenSet, bucketed, collate, epoch_rows
+from data.batches import Batch, TokenSet, bucketed, collate, cut, epoch_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
@@ -33,8 +35,8 @@ from model.checkpoint import NAMES
 from model.t5 import T5
 
 
-def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Batch]:
-    """The batches of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
+def training_rows(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[int]]:
+    """The examples of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
     step, epoch = 0, 0
     while True:
         rows = epoch_rows(tokens.parts, options.mixing_cap, options.seed, epoch)
@@ -42,9 +44,16 @@ def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[Ba
             if step == options.steps:
                 return
             if step >= first:
-                yield collate(tokens, rows[batch].tolist())
+                yield rows[batch].tolist()
             step += 1
         epoch += 1
+
+
+def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[Batch]]:
+    """For each of these steps the parts of its batch that are this process's."""
+    own = range(distributed.rank() * options.accumulate, (distributed.rank() + 1) * options.accumulate)
+    for rows in training_rows(tokens, options, first):
+        yield cut(tokens, rows, own, distributed.size() * options.accumulate, options.multiple, options.prompt_length)
 
 
 @dataclass
@@ -75,16 +84,17 @@ class Job:
             if trainer.step == options.steps or self.patience_is_over(bar):
                 break
             trainer.t5.train()
-            trainer.train_step(next(batches).to(trainer.machine.device))
+            trainer.train_step(*(part.to(trainer.machine.device) for part in next(batches)))
             bar.update()
             if trainer.step % options.log_every == 0:
                 self.log_progress(bar)
-            if signals.saving or signals.ending is not None:
+            ending, saving = signals.agreed()
+            if saving or ending is not None:
                 self.check_finite()
                 self.save()
                 signals.saving = False
-            if signals.ending is not None:
-                raise Interrupted(signals.ending)
+            if ending is not None:
+                raise Interrupted(ending)
         bar.close()
 
     def evaluation_is_due(self) -> bool:
@@ -105,7 +115,7 @@ class Job:
             return
         step, found = bad
         names, sizes = [task["train"].task.name for task in self.splits], np.bincount(self.tokens.parts)
-        rows = next(training_batches(self.tokens, self.options, step - 1)).index.tolist()
+        rows = next(training_rows(self.tokens, self.options, step - 1))
         parts = [int(self.tokens.parts[row]) for row in rows]
         examples = [f"{names[part]} {row - sizes[:part].sum()}" for row, part in zip(rows, parts, strict=True)]
         raise AttemptError(
@@ -143,7 +153,7 @@ class Job:
             record["mixture"] = mixture
         if record["best"]:
             trainer.best, trainer.best_step, trainer.best_scores = selected, trainer.step, scores
-            save_trained(self.run.best, trainer.trained, self.config)
+            self.save_trained(self.run.best)
         self.run.append_metrics(record)
         self.save()
         for score in scores:
@@ -170,13 +180,19 @@ class Job:
     def save(self) -> None:
         """What is needed to go on: what was trained so far, and the state around it."""
         self.trainer.seconds = time.monotonic() - self.started
-        save_trained(self.run.last, self.trainer.trained, self.config)
+        self.save_trained(self.run.last)
         self.run.save_state(self.trainer.state())
+
+    def save_trained(self, path: Path) -> None:
+        if distributed.is_main():
+            save_trained(path, self.trainer.trained, self.config)
 
     def finish(self, signals: Signals) -> None:
         """Score the best checkpoint, as it lies on the disk, and write result.json."""
         trainer, options = self.trainer, self.options
-        reload_trained(self.run.best, trainer.trained)
+        if distributed.is_main():
+            reload_trained(self.run.best, trainer.trained)
+        distributed.copy_first(trainer.parameters)
         with signals.may_end_at_once():
             scores = trainer.best_scores + self.score("test")
         result: dict[str, Any] = {
@@ -191,6 +207,7 @@ class Job:
             "seconds": round(trainer.seconds, 1),
             "seed": options.seed,
             "device": str(trainer.machine),
+            "processes": distributed.size(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
@@ -200,6 +217,7 @@ class Job:
             dev, test = result["mean"].values()
             print(f"best (step {trainer.best_step}): mean of the tasks' first metrics: dev {dev:.2f}, test {test:.2f}")
         print(f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.iterdir()))}", flush=True)
+        distributed.wait_for_all()  # the folder is complete for all of them
 
 
 def first_metrics(scores: list[dict[str, Any]]) -> float:
@@ -235,7 +253,8 @@ def summarize(job: Job) -> None:
     if job.config.sources:
         lines.append(f"sources    {', '.join(job.config.sources)}")
     frozen = sum(p.numel() for p in trainer.t5.parameters() if not p.requires_grad)
-    lines.append(f"model      {options.model}, {frozen:,} frozen parameters")
+    shared = f", {kept(trainer.t5):,} of them in each process" if options.shard else ""
+    lines.append(f"model      {options.model}, {frozen:,} frozen parameters{shared}")
     groups = [
         f"{group['name']} {sum(p.numel() for p in group['params']):,} (lr {group['peak_lr']:g})"
         for group in trainer.optimizer.param_groups
@@ -251,6 +270,10 @@ def summarize(job: Job) -> None:
         )
     lines.append(f"           evaluation every {options.eval_every} steps")
     lines.append(f"device     {trainer.machine}")
+    ways = [f"{distributed.size()} processes at once"] * (distributed.size() > 1)
+    ways += [f"{options.accumulate} parts one after the other"] * (options.accumulate > 1)
+    if ways:
+        lines.append(f"           each batch is computed in {' and '.join(ways)}")
     print("\n".join(lines), flush=True)
 
 
@@ -261,7 +284,7 @@ def show_batch(job: Job) -> None:
         tokens = task["train"].tokens
         print(f"{task['train'].task.name:10} source {decode(tokens.source(0).tolist())!r}")
         print(f"           target {decode(tokens.target(0).tolist())!r}")
-    batch = next(training_batches(job.tokens, job.options, 0)).to(job.trainer.machine.device)
+    batch = collate(job.tokens, next(training_rows(job.tokens, job.options, 0))).to(job.trainer.machine.device)
     with torch.no_grad():
         loss = job.trainer.loss(batch)
     print(f"batch      ids {tuple(batch.ids.shape)}, labels {tuple(batch.labels.shape)}, loss {loss:.4f} nats/token")
@@ -291,7 +314,7 @@ def prepare(options: Options) -> Job:
     plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
 
     # what is trained
-    torch.manual_seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
+    distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
     config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, shared=plan.shared_prompt)
     trained: Trained
     if resumed:  # the checkpoint has its sources with it, wherever their files are by now
@@ -307,7 +330,10 @@ def prepare(options: Options) -> Job:
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, plan)
-    return Job(plan, backbone, splits, tokens, Trainer(plan, backbone.t5, backbone.machine, trained), config, run)
+    trainer = Trainer(plan, backbone.t5, backbone.machine, trained)
+    distributed.wait_for_all()  # however long another machine downloads
+    distributed.copy_first(trainer.parameters)
+    return Job(plan, backbone, splits, tokens, trainer, config, run)
 
 
 def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
@@ -325,16 +351,18 @@ def train_run(options: Options, dry_run: bool = False) -> None:
     """One run, from its first or its last saved step to its result.json."""
     resumed = isinstance(options, Plan)
     if not (resumed or dry_run):
-        Run(options.folder()).check_empty()
+        distributed.decided(Run(options.folder()).check_empty)
     job = prepare(options)
     summarize(job)
     if dry_run:
         show_batch(job)
         return
     if resumed:
-        job.trainer.restore(job.run.load_state())
+        processes = job.trainer.restore(job.run.load_state())
         job.run.create(job.options)  # which --change may have changed
         print(f"resumed    {job.run.folder} at step {job.trainer.step}")
+        if processes != distributed.size():
+            print(f"           saved by {processes} processes, now {distributed.size()}: dropout draws other numbers")
     else:
         job.run.create(job.options)
         job.started = time.monotonic()
@@ -353,7 +381,7 @@ def check_tasks(options: Options) -> None:
 
 def run(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
-    words = demo_words(words) if "--demo" in words else words
+    words = distributed.local_first(lambda: demo_words(words)) if "--demo" in words else words
     command = parse(words, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
     check_tasks(command.options)
     if command.demo and command.options.method == "attempt" and not command.dry_run:
@@ -366,7 +394,8 @@ def run(argv: Sequence[str] | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     hint = "interrupted: --resume (of several runs: the same command) goes on from what was saved last"
-    return exit_status("train.py", lambda: run(argv), hint)
+    advice = "what was saved last is whole: --resume DIR (of several runs: the same command) goes on from it"
+    return exit_status("train.py", lambda: distributed.together(lambda: run(argv), advice), hint)
 
 
 if __name__ == "__main__":

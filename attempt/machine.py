@@ -37,8 +37,9 @@ class Machine:
     def quicken(self, t5: T5, options: Options) -> None:
         """Put the faster forms in the place of the plain ones, as the options say; after what is trained in the T5."""
         forms = PLAIN if options.plain else Forms(dropout=not options.compile)  # the compiler draws by itself
-        dtype = DTYPES["fp32" if options.plain else self.precision]
-        quicken(t5, replace(forms, sequence_dropout=options.sequence_dropout), dtype)
+        whole = not (options.plain or options.shard)  # a part of a matrix can be neither joined to another nor scaled
+        forms = replace(forms, fuse=whole, sequence_dropout=options.sequence_dropout)
+        quicken(t5, forms, DTYPES[self.precision if whole else "fp32"])
         t5.encoder.recompute = options.recompute
         if options.compile:
             torch._dynamo.config.recompile_limit = SHAPES

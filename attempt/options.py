@@ -1,5 +1,6 @@
 """What a training run can be told: one field a flag, with its default, unit and source."""
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from attempt import baselines, spot
 from attempt.attention import VARIANTS
 from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
 
-# These may differ between a run and its continuation: they do not change what is computed.
-MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device", "plain", "compile", "recompute"}
+# These may differ between a run and its continuation: they do not change what is computed, rounding aside.
+MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
+MACHINE_FLAGS |= {"plain", "compile", "recompute", "accumulate", "shard"}
 
 
 def spelled(name: str) -> str:
@@ -299,6 +301,20 @@ class Options:
         False,
         action="store_true",
     )
+    accumulate: int = flag(
+        "speed",
+        "compute each step's batch in N parts, one after the other, so that it needs less memory; of several processes "
+        "each does so with its share",
+        1,
+        type=positive,
+        metavar="N",
+    )
+    shard: bool = flag(
+        "speed",
+        "for a model that does not fit: share the frozen T5 out among torchrun's processes, in the GPU's precision",
+        False,
+        action=argparse.BooleanOptionalAction,
+    )
 
     eval_every: int | None = flag(
         "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
@@ -336,6 +352,11 @@ class Options:
     def model_name(self) -> str:
         """The checkpoint's name without its owner or folder."""
         return Path(self.model).name
+
+    @property
+    def multiple(self) -> int:
+        """What the positions of a batch in the encoder are rounded up to: for each shape a compiler takes a minute."""
+        return 32 if self.compile else 8
 
     def folder(self) -> Path:
         return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from attempt import distributed
 from attempt.checkpoint import BEST
 from attempt.errors import AttemptError
 from attempt.files import write_whole
@@ -26,6 +27,8 @@ from model.checkpoint import read_torch
 
 
 class Run:
+    """Of several processes rank 0 alone writes; the others read what lies in the folder at the start."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "config.json"
@@ -61,9 +64,12 @@ class Run:
         self.write_json(self.config, options.stored())
 
     def write_json(self, path: Path, content: dict[str, Any]) -> None:
-        write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+        if distributed.is_main():
+            write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
+        if not distributed.is_main():
+            return
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -79,6 +85,8 @@ class Run:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """The state before stays until this one is whole, and beside it then."""
+        if not distributed.is_main():
+            return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         new = self.state.with_name("state-new.pt")
@@ -100,7 +108,8 @@ class Run:
             print(f"warning: {e}; going on from the one before, {self.state_before.name}", file=sys.stderr)
             state = self._read_state(self.state_before)
         kept = [record for record in self.read_metrics() if record["step"] <= state["evaluated"]]
-        write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
+        if distributed.is_main():
+            write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
         return state
 
     @staticmethod

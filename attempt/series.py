@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from attempt import distributed
 from attempt.build import find_sources
 from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_prompt
 from attempt.command import Command, refuse
@@ -54,7 +55,7 @@ def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks)
             else:
                 train_one(part, train_run, check_tasks)
         except AttemptError as e:
-            if not command.separately:
+            if not command.separately or distributed.size() > 1:  # another process may be in the midst of that run
                 raise
             failed.append(part)
             print(f"train.py: error: {'+'.join(part.task)}: {e}", file=sys.stderr)
@@ -93,7 +94,7 @@ def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) ->
 def train_or_keep(options: Options, train_run: TrainRun) -> None:
     """Train a run, or what is left of it. Raises AttemptError where the folder has a run with other options."""
     run = Run(options.folder())
-    if not (run.result.exists() or run.begun):
+    if not distributed.decided(lambda: run.result.exists() or run.begun):
         train_run(options)
         return
     plan = Plan.read(run.config)
@@ -105,7 +106,7 @@ def train_or_keep(options: Options, train_run: TrainRun) -> None:
 
 def kept(run: Run) -> bool:
     """Whether a run is complete, and need not be trained."""
-    if not run.result.exists():
+    if not distributed.decided(run.result.exists):
         return False
     read_result(run)
     print(f"kept       {run.folder}: it is complete", flush=True)
@@ -143,7 +144,8 @@ def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -
         raise AttemptError(f"expected prompts of one model, found widths {target.size(1)} and {sources.size(2)}")
 
     rows = compare(sources, names, target, options.similarity)
-    save(run.folder / "ranking.tsv", rows)
+    if distributed.is_main():
+        save(run.folder / "ranking.tsv", rows)
     print(f"{table(rows)}\nsaved in {run.folder / 'ranking.tsv'}", flush=True)
     nearest = rank(target, sources, options.similarity)[: options.top_k]
 
@@ -156,8 +158,8 @@ def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -
 
 def searched(run: Run, asked: dict[str, Any]) -> bool:
     """Whether this very search is complete. Raises AttemptError where the folder has anything else than it."""
-    if not (run.folder / SEARCH).exists():
-        run.check_empty()
+    if not distributed.decided((run.folder / SEARCH).exists):
+        distributed.decided(run.check_empty)
         return False
     try:
         found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
@@ -234,7 +236,10 @@ def first_prompts(
     files = {}
     for name, prompt in prompts.items():
         files[name] = folder / "sources" / f"{name}.safetensors"
-        save_prompt(files[name], SoftPrompt(prompt[None]), PromptConfig("prompt", options.model, [name], [], "digits"))
+        if distributed.is_main():
+            config = PromptConfig("prompt", options.model, [name], [], "digits")
+            save_prompt(files[name], SoftPrompt(prompt[None]), config)
+    distributed.wait_for_all()
     return files
 
 
@@ -244,12 +249,14 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
     best = max(results, key=lambda name: results[name]["mean"]["dev"])
     run, chosen = Run(options.folder()), Run(folders[best])
     for source, place in ((chosen.best, run.best), (chosen.last, run.last)):
-        write_whole(place, source.read_bytes())
+        if distributed.is_main():
+            write_whole(place, source.read_bytes())
     plan = json.loads(chosen.config.read_text(encoding="utf-8"))
     run.write_json(run.config, {**plan, "out": str(run.folder)})
     candidates = {name: result["mean"] for name, result in results.items()}
     more = {"transfer": options.transfer, "start": best, "similarities": similarities, "candidates": candidates}
     run.write_json(run.result, {**results[best], **more})
+    distributed.wait_for_all()
     rows = [["start", "dev", "test"], *([n, f"{c['dev']:.2f}", f"{c['test']:.2f}"] for n, c in candidates.items())]
     print(f"{table(rows)}\nthe best on dev is the one from {best}: {run.folder}", flush=True)
 
@@ -269,6 +276,7 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
         for (task, split, metric), values in scores.items()
     ]
     Run(folder).write_json(folder / "summary.json", {"seeds": seeds, "scores": records})
+    distributed.wait_for_all()
     rows = [["score", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]]
     for record in records:
         figures = [record["mean"], record["deviation"], *record["values"]]

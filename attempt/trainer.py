@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from attempt import distributed
 from attempt.checkpoint import Trained
 from attempt.errors import AttemptError
 from attempt.machine import Machine
@@ -15,12 +16,13 @@ from model.t5 import T5
 
 
 class Batch(Protocol):
-    """What a step needs of a batch (data/batches.py has one)."""
+    """What a step needs of a batch, or of a part of one (data/batches.py has one)."""
 
     ids: Tensor  # (B,S)
     mask: Tensor  # (B,S)
     labels: Tensor  # (B,T)
     tasks: Tensor  # (B,)
+    tokens: int  # target tokens of the whole batch
 
 
 class Trainer:
@@ -46,13 +48,18 @@ class Trainer:
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
-    def train_step(self, batch: Batch) -> None:
+    def train_step(self, *parts: Batch) -> None:
+        """Train on a batch: on the parts of it that are this process's, one after the other."""
         options = self.options
         factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        loss = self.loss(batch)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.machine.device)
+        for part in parts:  # the sum of their losses, over all processes, is the mean over the batch's target tokens
+            loss = self.loss(part)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        distributed.add_up([total, *(p.grad for p in self.parameters if p.grad is not None)])
         if options.clip:
             self.scaler.unscale_(self.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
@@ -61,13 +68,13 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.losses.append(loss.detach())  # read later: .item() here would make the GPU wait at every step
+        self.losses.append(total)  # read later: .item() here would make the GPU wait at every step
         self.step += 1
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy in nats, the mean over the batch's target tokens."""
+        """Cross-entropy in nats, the mean over the batch's target tokens; of a part, what it adds to that mean."""
         with self.machine.autocast():
-            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.trained.prompt, batch.tasks)
+            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.trained.prompt, batch.tasks, batch.tokens)
 
     def mean_loss(self, last: int | None = None) -> float:
         """Mean of the last losses, in nats per target token."""
@@ -83,7 +90,7 @@ class Trainer:
         return min(found, default=None)
 
     def state(self) -> dict[str, Any]:
-        """All that decides what the next step does."""
+        """All that decides what the next step does; to be asked for by all processes at once."""
         return {
             "step": self.step,
             "evaluated": self.evaluated,
@@ -91,16 +98,24 @@ class Trainer:
             "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all(),
+            "rng": distributed.gather_states(torch.get_rng_state()),  # of every process
+            "cuda_rng": distributed.gather_states(self.gpu_random()),
             "best": self.best,
             "best_step": self.best_step,
             "best_scores": self.best_scores,
             "seconds": self.seconds,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state. Raises AttemptError where it is another run's."""
+    def gpu_random(self) -> Tensor:
+        """The state of the GPU's random numbers, in bytes; none without one."""
+        device = self.machine.device
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0, dtype=torch.uint8)
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Go back to a state; the number of processes that saved it. Raises AttemptError where it is another run's.
+
+        Another number of processes than that draws other random numbers from here on.
+        """
         try:
             self.trained.load_state_dict(state["trained"])
             rates = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]
@@ -108,18 +123,26 @@ class Trainer:
             for group, options in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(options)  # the options decide these, should they have been changed on purpose
             self.scaler.load_state_dict(state["scaler"])
-            torch.set_rng_state(state["rng"])
-            if len(state["cuda_rng"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            self.restore_random(state["rng"], state["cuda_rng"], state["step"])
             self.step, self.evaluated, self.seconds = state["step"], state["evaluated"], state["seconds"]
             self.losses = list(state["losses"].to(self.machine.device).unbind())
             self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
+            return len(state["rng"])
         except (KeyError, ValueError, RuntimeError, TypeError) as e:
             problem = " ".join(f"{type(e).__name__}: {e}".split())
             folder = self.options.folder()
             raise AttemptError(
                 f"{folder / 'state.pt'}: expected the state of this run, found another ({problem})"
             ) from None
+
+    def restore_random(self, cpu: list[Tensor], gpu: list[Tensor], step: int) -> None:
+        if len(cpu) != distributed.size():
+            distributed.seed(self.options.seed + step)
+            return
+        torch.set_rng_state(cpu[distributed.rank()])
+        own = gpu[distributed.rank()]
+        if self.machine.device.type == "cuda" and len(own):
+            torch.cuda.set_rng_state(own, self.machine.device)
 
 
 def new_optimizer(options: Plan, trained: Trained) -> torch.optim.Optimizer:

@@ -26,6 +26,7 @@ from benchmarks.recipe import GENERATED, PADDED, Recipe
 from benchmarks.timing import alternate, figure, markdown, sampled, span
 from data.batches import collate
 from eval import score_split
+from model.decoding import generate
 from train import Job, prepare, training_batches
 
 COMPARED = 64  # examples whose answers are compared before
@@ -82,7 +83,7 @@ def compare_answers(job: Job, recipe: Recipe) -> float:
     first = range(min(COMPARED, len(split.examples)))
     batch = collate(split.tokens, first).to(machine.device)
     with machine.autocast():
-        ours = t5.generate(batch.ids, batch.mask, GENERATED, job.trainer.trained.prompt, batch.tasks)
+        ours = generate(t5, batch.ids, batch.mask, GENERATED, job.trainer.trained.prompt, batch.tasks)
     rows = recipe.encode([split.examples[i] for i in first])
     theirs = recipe.peer.generate(next(recipe.batches(rows, len(rows), shuffle=False)), GENERATED)
     same = equal_share(ours, theirs)
@@ -106,7 +107,7 @@ def turns(job: Job, recipe: Recipe, steps: int) -> dict[str, dict[str, Callable[
     def train_ours() -> None:
         trainer.t5.train()
         for batch in islice(ours, steps):
-            trainer.train_step(batch.to(trainer.machine.device))
+            trainer.train_step(*(part.to(trainer.machine.device) for part in batch))
 
     def train_theirs() -> None:
         for batch in islice(theirs, steps):

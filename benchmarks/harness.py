@@ -57,7 +57,7 @@ class Case:
         labels = torch.randint(2, V, (B, T), generator=draw)
         labels[:, -1] = self.config.eos_token_id
         zeros = torch.zeros(B, dtype=torch.long)
-        return Batch(ids, mask, labels, zeros, torch.arange(B)).to(device)
+        return Batch(ids, mask, labels, zeros, torch.arange(B), B * T).to(device)
 
     def programs(self, names: Sequence[str], device: torch.device) -> dict[str, Ours | Peer]:
         """The programs of these names, with the same weights and prompt, and no dropout yet."""

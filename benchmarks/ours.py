@@ -14,7 +14,7 @@ from benchmarks.peers import CLIP, LR, WEIGHT_DECAY
 from benchmarks.shapes import load
 from data.batches import Batch
 from model.config import T5Config
-from model.labels import label_scores
+from model.decoding import generate, label_scores
 from model.t5 import T5
 
 
@@ -72,7 +72,7 @@ class Ours:
         """Greedy answers (B,T)."""
         self.t5.eval()
         with self.trainer.machine.autocast():
-            return self.t5.generate(batch.ids, batch.mask, length, self.soft, batch.tasks)
+            return generate(self.t5, batch.ids, batch.mask, length, self.soft, batch.tasks)
 
     @torch.inference_mode()
     def label_scores(self, batch: Batch, labels: Tensor) -> Tensor:

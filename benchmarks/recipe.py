@@ -42,7 +42,7 @@ class Recipe:
         def collated(part: list[dict[str, Any]]) -> Batch:
             ids, mask, labels = (torch.tensor([row[name] for row in part]) for name in ("ids", "mask", "labels"))
             zeros = torch.zeros(len(part), dtype=torch.long)
-            return Batch(ids, mask.bool(), labels, zeros, zeros).to(self.peer.device)
+            return Batch(ids, mask.bool(), labels, zeros, zeros, int((labels >= 0).sum())).to(self.peer.device)
 
         return iter(DataLoader(rows, batch_size, shuffle=shuffle, collate_fn=collated))  # type: ignore[arg-type]
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,13 @@ class Batch:
     labels: torch.Tensor  # (B, T) int64, padded with -100
     tasks: torch.Tensor  # (B,) int64
     index: torch.Tensor  # (B,) int64, positions in the TokenSet
+    tokens: int
+    """Target tokens of the whole batch that this one is, or is a part of."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        tensors = (self.ids, self.mask, self.labels, self.tasks, self.index)
-        return Batch(*(t.to(device, non_blocking=True) for t in tensors))
+        names = ("ids", "mask", "labels", "tasks", "index")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 def batches(
@@ -165,24 +167,48 @@ def epoch_rows(parts: NDArray[np.int64], cap: int | None, seed: int, epoch: int)
     return np.concatenate([np.empty(0, np.int64), *rows])
 
 
-def collate(data: TokenSet, index: Sequence[int], multiple: int = 8) -> Batch:
+def collate(
+    data: TokenSet, index: Sequence[int], multiple: int = 8, before: int = 0, whole: Sequence[int] | None = None
+) -> Batch:
     """Pads the examples at `index`: sources to a multiple of `multiple` tokens, targets to the longest.
 
     Few distinct shapes suit compilers and tensor cores; the length never exceeds `data.max_source`.
+    before: positions that stand before the text in the encoder, a prompt's: the sum is the multiple then.
+    whole: the positions of the batch of which they are a part: it is padded as the whole is.
     """
+    rows = np.asarray(index if whole is None else whole)
+    longest = int((data.source_offsets[rows + 1] - data.source_offsets[rows]).max())
+    targets = data.target_offsets[rows + 1] - data.target_offsets[rows]
+    rounded = math.ceil((before + longest) / multiple) * multiple - before
+    S = min(rounded, max(longest, data.max_source))
     sources = [data.source(i) for i in index]
-    targets = [data.target(i) for i in index]
-    longest = max(len(s) for s in sources)
-    S = min(math.ceil(longest / multiple) * multiple, max(longest, data.max_source))
-    ids = _pad(sources, S, PAD)
     lengths = torch.tensor([len(s) for s in sources])
     return Batch(
-        ids=ids,
+        ids=_pad(sources, S, PAD),
         mask=torch.arange(S)[None, :] < lengths[:, None],  # not ids != 0: a real token might have id 0
-        labels=_pad(targets, max(len(t) for t in targets), IGNORED),
+        labels=_pad([data.target(i) for i in index], int(targets.max()), IGNORED),
         tasks=torch.from_numpy(data.tasks[np.asarray(index)]),
         index=torch.tensor(list(index)),
+        tokens=int(targets.sum()),
     )
+
+
+def cut(
+    data: TokenSet, index: Sequence[int], numbers: Sequence[int], of: int, multiple: int = 8, before: int = 0
+) -> list[Batch]:
+    """The parts of these numbers of the batch at `index`, which is cut into `of` parts of like size and one shape.
+
+    A part that no example is left for has the batch's first one, with no label that would count: who computes it
+    keeps step with the others.
+    """
+    result = []
+    for number in numbers:
+        rows = index[number::of]
+        part = collate(data, rows or index[:1], multiple, before, whole=index)
+        if not rows:
+            part.labels.fill_(IGNORED)
+        result.append(part)
+    return result
 
 
 def _cut(order: NDArray[np.int64], batch_size: int) -> list[list[int]]:

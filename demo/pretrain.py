@@ -26,6 +26,7 @@ from demo.spans import corrupt, unigram_loss
 from demo.world import World
 from model.checkpoint import hugging_face_names
 from model.config import T5Config
+from model.decoding import generate
 from model.safetensors import safetensors_bytes
 from model.t5 import IGNORED, T5, Attention
 from model.tokenizer import Tokenizer
@@ -172,7 +173,7 @@ def accuracies(t5: T5, tokenizer: Tokenizer, count: int = 1000) -> dict[str, flo
     data = token_set(list(zip(encode([t[0] for t in tasks]), encode([t[1] for t in tasks]), strict=True)))
     right: dict[str, list[bool]] = {}
     for batch in batches(data, 100, None):
-        answers = t5.generate(batch.ids, batch.mask, 24).tolist()
+        answers = generate(t5, batch.ids, batch.mask, 24).tolist()
         for i, row in zip(batch.index.tolist(), answers, strict=True):
             name = tasks[i][0].split(" :")[0]
             right.setdefault(name, []).append(tokenizer.decode(row) == tasks[i][1])

@@ -62,34 +62,49 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
 
 def load_t5(folder: Path, dtype: torch.dtype = torch.float32) -> T5:
     """The T5 in a folder (config.json and weights), on the CPU, in `dtype`, in evaluation mode."""
-    config = T5Config.from_json(folder / "config.json")
-    with torch.device("meta"):  # no memory, no time for initial values that are thrown away
-        model = T5(config)
+    model = empty_t5(folder)
+    state = {name: tensor.to(dtype, copy=True) for name, tensor in read_weights(folder, model)}
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def empty_t5(folder: Path) -> T5:
+    """A T5 of the shapes in a folder's config.json: no memory, no time for initial values that are thrown away."""
+    with torch.device("meta"):
+        return T5(T5Config.from_json(folder / "config.json"))
+
+
+def read_weights(folder: Path, model: T5) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter's name and its tensor in the folder's files, mapped from them: read when it is touched.
+
+    Raises AttemptError, at the latest at the end, where the files do not have exactly the model's tensors.
+    """
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    wanted = {theirs: (ours, shapes[ours]) for ours, theirs in hugging_face_names(config).items()}
-    state: dict[str, Tensor] = {}
+    wanted = {theirs: (ours, shapes[ours]) for ours, theirs in hugging_face_names(model.config).items()}
+    found: set[str] = set()
     spare: dict[str, Tensor] = {}
     for file, name, tensor in _tensors(folder):
         if name in wanted:
             ours, shape = wanted[name]
-            if ours in state:
+            if name in found:
                 raise AttemptError(f"{file}: expected each tensor once, found {name} again")
             if tensor.shape != shape or not tensor.is_floating_point():
                 raise AttemptError(
                     f"{file}: expected {name} to have shape {tuple(shape)} of floats as config.json says, "
                     f"found {tuple(tensor.shape)} of {tensor.dtype}"
                 )
-            state[ours] = tensor.to(dtype, copy=True)
+            found.add(name)
+            if ours == "embedding.weight":
+                embedding = tensor
+            yield ours, tensor
         elif name in DUPLICATES or name == UNUSED:
             spare[name] = tensor
         else:
             raise AttemptError(f"{file}: found the tensor {name}, which a T5 with this config.json does not have")
-    missing = [theirs for theirs, (ours, _) in wanted.items() if ours not in state]
+    missing = [theirs for theirs in wanted if theirs not in found]
     if missing:
         raise AttemptError(f"{folder}: expected {len(wanted)} tensors, {len(missing)} are missing: {_some(missing)}")
-    _check_duplicates(folder, spare, state["embedding.weight"])
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    _check_duplicates(folder, spare, embedding)
 
 
 # Copies of the shared embedding that some programs save too. lm_head is one only where it is tied.
@@ -165,7 +180,7 @@ def _shards(index: Path) -> list[Path]:
 def _check_duplicates(folder: Path, spare: dict[str, Tensor], embedding: Tensor) -> None:
     for name in DUPLICATES:
         copy = spare.get(name)
-        if copy is not None and not (copy.shape == embedding.shape and torch.equal(copy.to(embedding), embedding)):
+        if copy is not None and not (copy.shape == embedding.shape and torch.equal(copy.float(), embedding.float())):
             raise AttemptError(
                 f"{folder}: expected {name} to equal shared.weight, found another tensor; "
                 'is "tie_word_embeddings" in config.json right?'

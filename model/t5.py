@@ -294,6 +294,8 @@ class T5(nn.Module):
         self.head_bias: nn.Parameter | None = None  # only BitFit's
         untied = not config.tie_word_embeddings
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False) if untied else None
+        # whether generation may stop; processes that share the weights must agree on it (attempt/shard.py)
+        self.all_done: Callable[[Tensor], bool] = lambda done: bool(done.all())
 
     def set_dropout(self, rate: float) -> None:
         """Replace the checkpoint's dropout rate, everywhere."""
@@ -331,29 +333,13 @@ class T5(nn.Module):
         labels: Tensor,
         prompt: PromptProvider | None = None,
         tasks: Tensor | None = None,
+        tokens: int | None = None,
     ) -> Tensor:
-        """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward."""
-        logits = self(ids, mask, labels, prompt, tasks)
-        return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward.
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        ids: Tensor,
-        mask: Tensor,
-        max_length: int,
-        prompt: PromptProvider | None = None,
-        tasks: Tensor | None = None,
-    ) -> Tensor:
-        """Greedy answers (B,T), T at most max_length tokens, each ending in EOS and padded after it."""
-        memory, memory_mask = self.encoder(self.embedding(ids), mask, prompt, tasks)
-        caches = self.decoder.new_caches()
-        token = ids.new_full((ids.size(0), 1), self.config.decoder_start_token_id)
-        done = torch.zeros_like(token, dtype=torch.bool)
-        answer: list[Tensor] = []
-        while len(answer) < max_length and not done.all():
-            x = self.decoder(self.embedding(token), memory, memory_mask, caches, past=len(answer))
-            token = self.logits(x).argmax(-1).masked_fill(done, self.config.pad_token_id)  # (B,1)
-            done = done | (token == self.config.eos_token_id)
-            answer.append(token)
-        return torch.cat(answer, dim=1)
+        tokens: divide the sum by this number instead: where these rows are a part of a batch, by its target tokens.
+        """
+        logits = self(ids, mask, labels, prompt, tasks).float().flatten(0, 1)
+        if tokens is None:
+            return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED)
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum") / tokens

@@ -19,6 +19,7 @@ from attempt.exchange import export_peft, import_run
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from model.checkpoint import load_t5
+from model.decoding import generate
 from model.safetensors import read_safetensors
 from model.t5 import T5
 from model.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ def compare(ours: T5, wrapped: Any, target: Tensor, tasks: Tensor | None = None)
         found = ours(ids, mask, labels, prompt, tasks)
         assert (found - expected).abs().max() < 1e-5
         assert (found - ours(ids, mask, labels)).abs().max() > 0.1  # the prompt matters
-    answers = ours.generate(ids, mask, 12, prompt, tasks)
+    answers = generate(ours, ids, mask, 12, prompt, tasks)
     theirs = wrapped.generate(
         input_ids=ids, attention_mask=mask.long(), max_new_tokens=12, do_sample=False, num_beams=1, **more
     )[:, 1:]
@@ -217,7 +218,7 @@ def test_multitask_adapter_with_a_decoders_prompt_keeps_the_encoders(
     ids, mask = random_batch(LENGTHS, ours.config.vocab_size)
     tasks = torch.tensor([1, 0, 0, 1])
     expected = wrapped.generate(input_ids=ids, attention_mask=mask.long(), task_ids=tasks, max_new_tokens=8)[:, 1:]
-    assert torch.equal(ours.generate(ids, mask, 8, load_prompt(tmp_path / "run")[0], tasks), expected)
+    assert torch.equal(generate(ours, ids, mask, 8, load_prompt(tmp_path / "run")[0], tasks), expected)
 
 
 def test_adapters_of_peft_are_sources(models: tuple[T5, Any, Path], peft: Any, tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_imported_prompt_is_scored(
     for checkpoint in ("best", "last"):
         rows = scored(out, glue, tmp_path / f"{checkpoint}.jsonl", "--checkpoint", checkpoint)
         ids = torch.tensor([[*tokenizer.encode_batch([rows[0]["source"]])[0], 1]])
-        answer = t5.generate(ids, ids > 0, length, SoftPrompt(target))
+        answer = generate(t5, ids, ids > 0, length, SoftPrompt(target))
         assert rows[0]["prediction"] == tokenizer.decode(answer[0].tolist())
 
 
@@ -406,7 +407,7 @@ def test_real_prompts_are_imported_and_run(name: str, fixtures: Path, wide: dict
     with torch.no_grad():
         logits = t5(ids, mask, labels, prompt)
         assert logits.isfinite().all() and (logits - t5(ids, mask, labels)).abs().max() > 0.01
-    assert t5.generate(ids, mask, 4, prompt).shape[0] == 4
+    assert generate(t5, ids, mask, 4, prompt).shape[0] == 4
 
 
 @pytest.mark.parametrize("name", REAL)

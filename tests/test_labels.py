@@ -16,7 +16,7 @@ import train
 from attempt.checkpoint import load_prompt
 from attempt.plan import Plan
 from model.checkpoint import load_t5
-from model.labels import label_scores
+from model.decoding import label_scores
 from model.t5 import IGNORED, T5
 
 Pair = tuple[T5, Any]

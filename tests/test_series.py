@@ -349,7 +349,7 @@ def test_a_shared_prompt_learns_from_all_tasks(common: list[str], tmp_path: Path
     flags = ["--task", "cola", "rte", *SMALL, "--shared-prompt", "--mixing-cap", "8", *common]
     job = train.prepare(train.parse([*flags, "--out", str(tmp_path / "x")]).options)
     assert set(job.tokens.tasks) == {0} and set(job.tokens.parts) == {0, 1}
-    batches = list(train.training_batches(job.tokens, job.options, 0))
+    batches = [part for (part,) in train.training_batches(job.tokens, job.options, 0)]
     seen = {int(job.tokens.parts[i]) for batch in batches for i in batch.index.tolist()}
     assert seen == {0, 1} and job.trainer.trained.state_dict()["target"].shape[0] == 1
     assert train.main([*flags, "--out", str(tmp_path / "x")]) == 0

@@ -14,6 +14,7 @@ from torch import Tensor
 from attempt.errors import AttemptError
 from model.checkpoint import load_t5
 from model.config import T5Config
+from model.decoding import generate
 from model.t5 import IGNORED, T5
 
 Pair = tuple[T5, Any]
@@ -174,7 +175,7 @@ def test_greedy_answers(pair: Pair, with_prompt: bool) -> None:
     greedy = inputs | {"max_new_tokens": 40, "do_sample": False, "num_beams": 1, "use_cache": False}
 
     never = ours.config.vocab_size  # no such token: all answers have the full length
-    answers = use_eos(ours, never).generate(ids, mask, 40, prompt)
+    answers = generate(use_eos(ours, never), ids, mask, 40, prompt)
     assert answers.shape == (4, 40)
     # not one token again and again, which a wrong program would find too
     assert max(len(row.unique()) for row in answers) >= 5
@@ -182,7 +183,7 @@ def test_greedy_answers(pair: Pair, with_prompt: bool) -> None:
     assert answers.tolist() == expected[:, 1:].tolist()  # theirs begins with the start token
 
     eos = int(answers[1, 20])  # now some answers stop early, at different places
-    stopped = use_eos(ours, eos).generate(ids, mask, 40, prompt)
+    stopped = generate(use_eos(ours, eos), ids, mask, 40, prompt)
     expected = theirs.generate(**greedy, eos_token_id=eos)
     assert [cut(row, eos) for row in stopped] == [cut(row, eos) for row in expected[:, 1:]]
     assert [cut(row, eos) for row in stopped] == [cut(row, eos) for row in answers]
@@ -191,8 +192,8 @@ def test_greedy_answers(pair: Pair, with_prompt: bool) -> None:
 def test_answers_are_padded_after_eos(pair: Pair) -> None:
     ours, _ = pair
     ids, mask = random_batch((5, 40, 1, 13), ours.config.vocab_size)
-    eos = int(ours.generate(ids, mask, 30)[1, 3])
-    for row in use_eos(ours, eos).generate(ids, mask, 30).tolist():
+    eos = int(generate(ours, ids, mask, 30)[1, 3])
+    for row in generate(use_eos(ours, eos), ids, mask, 30).tolist():
         if eos in row:
             assert not any(row[row.index(eos) + 1 :])
 
@@ -200,8 +201,8 @@ def test_answers_are_padded_after_eos(pair: Pair) -> None:
 def test_generation_ends_when_all_answers_have_ended(pair: Pair) -> None:
     ours, _ = pair
     ids, mask = random_batch((9,), ours.config.vocab_size)
-    eos = int(use_eos(ours, ours.config.vocab_size).generate(ids, mask, 30)[0, 5])
-    answer = use_eos(ours, eos).generate(ids, mask, 30)[0].tolist()
+    eos = int(generate(use_eos(ours, ours.config.vocab_size), ids, mask, 30)[0, 5])
+    answer = generate(use_eos(ours, eos), ids, mask, 30)[0].tolist()
     assert answer.count(eos) == 1 and answer[-1] == eos and len(answer) <= 6
 
 
@@ -210,9 +211,9 @@ def test_generation_honours_its_length(pair: Pair, length: int) -> None:
     ours, _ = pair
     ids, mask = random_batch((9, 4), ours.config.vocab_size)
     endless = use_eos(ours, ours.config.vocab_size)
-    answers = endless.generate(ids, mask, length)
+    answers = generate(endless, ids, mask, length)
     assert answers.shape == (2, length)
-    assert torch.equal(answers, endless.generate(ids, mask, 30)[:, :length])
+    assert torch.equal(answers, generate(endless, ids, mask, 30)[:, :length])
 
 
 def test_cached_steps_equal_the_whole_decoder(pair: Pair) -> None:

@@ -11,6 +11,7 @@ from hugging_face import oracle_of
 from torch import Tensor
 
 from model.checkpoint import load_t5
+from model.decoding import generate
 from model.t5 import IGNORED, T5
 from model.tokenizer import Tokenizer
 
@@ -121,7 +122,7 @@ def test_greedy_answers(ours: T5, theirs: Any, tokenizer: Tokenizer, texts: list
     # rows of similar length share a batch, to save time; each batch still has padding
     ids, mask = encode(tokenizer, sorted(texts, key=len)[start : start + 25])
     assert not mask.all()
-    found = ours.generate(ids, mask, 10)
+    found = generate(ours, ids, mask, 10)
     greedy = {"max_new_tokens": 10, "do_sample": False, "num_beams": 1}
     expected = theirs.generate(input_ids=ids, attention_mask=mask.long(), **greedy)[:, 1:]
     assert [cut(row) for row in found.tolist()] == [cut(row) for row in expected.tolist()]
@@ -141,5 +142,5 @@ def test_answers_that_anyone_can_judge(ours: T5, tokenizer: Tokenizer) -> None:
             "question: Where was Marie Curie born? context: Marie Curie was born in Warsaw in 1867.",
         ],
     )
-    answers = [tokenizer.decode(row) for row in ours.generate(ids, mask, 20).tolist()]
+    answers = [tokenizer.decode(row) for row in generate(ours, ids, mask, 20).tolist()]
     assert answers == ["Das Haus ist wunderbar.", "in Warsaw"]

@@ -368,7 +368,7 @@ def bucketed_rows(run: Path, step: int) -> list[int]:
     """The training examples of a step of a run on cola's 40 examples."""
     plan = Plan.read(run / "config.json")
     job = train.prepare(dataclasses.replace(plan, out=str(run)))
-    return next(train.training_batches(job.tokens, plan, step - 1)).index.tolist()
+    return next(train.training_rows(job.tokens, plan, step - 1))
 
 
 def test_a_gradient_that_is_not_finite_is_named_by_its_step(
@@ -444,14 +444,14 @@ def test_prompts_stay_fp32_under_autocast_and_learn(
     assert isinstance(prompt, SoftPrompt)
     before = prompt.target.detach().clone()
     for batch in train.training_batches(job.tokens, job.options, 0):
-        trainer.train_step(batch)
+        trainer.train_step(*batch)
     assert prompt.target.dtype == torch.float32 and prompt.target.grad is None
     assert not torch.equal(before, prompt.target) and trainer.mean_loss() > 0
     assert (trainer.scaler.get_scale() > 1) == (precision == "fp16")
 
 
 def index_of(job: train.Job, options: Plan, first: int) -> list[list[int]]:
-    return [batch.index.tolist() for batch in train.training_batches(job.tokens, options, first)]
+    return list(train.training_rows(job.tokens, options, first))
 
 
 def test_the_cap_shapes_every_epoch_and_a_resumed_run_meets_the_same_batches(common: list[str]) -> None:

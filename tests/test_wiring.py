@@ -101,7 +101,7 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(
 
     monkeypatch.setattr(job.trainer.optimizer, "step", recorded)
     for batch in list(train.training_batches(job.tokens, job.options, 0))[:2]:
-        job.trainer.train_step(batch)
+        job.trainer.train_step(*batch)
     assert len(norms) == 2 and all(norm == pytest.approx(1e-6, rel=1e-3) for norm in norms)
 
 

@@ -1,10 +1,33 @@
-"""How probable each of a few answers is: the other way to read an answer from a T5, beside generating it."""
+"""How an answer is read from a T5: written token by token, or the most probable of a few."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.t5 import IGNORED, T5, PromptProvider
+
+
+@torch.inference_mode()
+def generate(
+    t5: T5,
+    ids: Tensor,
+    mask: Tensor,
+    max_length: int,
+    prompt: PromptProvider | None = None,
+    tasks: Tensor | None = None,
+) -> Tensor:
+    """Greedy answers (B,T), T at most max_length tokens, each ending in EOS and padded after it."""
+    memory, memory_mask = t5.encoder(t5.embedding(ids), mask, prompt, tasks)
+    caches = t5.decoder.new_caches()
+    token = ids.new_full((ids.size(0), 1), t5.config.decoder_start_token_id)
+    done = torch.zeros_like(token, dtype=torch.bool)
+    answer: list[Tensor] = []
+    while len(answer) < max_length and not t5.all_done(done):
+        x = t5.decoder(t5.embedding(token), memory, memory_mask, caches, past=len(answer))
+        token = t5.logits(x).argmax(-1).masked_fill(done, t5.config.pad_token_id)  # (B,1)
+        done = done | (token == t5.config.eos_token_id)
+        answer.append(token)
+    return torch.cat(answer, dim=1)
 
 
 @torch.inference_mode()
