@@ -1,10 +1,11 @@
 """Training and scoring on a real task, ours and the usual recipe's: python -m benchmarks.end_to_end --model FOLDER
 
-Ours is train.py's own path: texts in buckets of like length, answers of as many tokens as a label has. The other is
-benchmarks/recipe.py's. Both start from the same prompt, with the same dropout, precision and batch size. Before
-anything is timed, both must give the same answers to some examples.
+Ours is train.py's own path, with any of its flags: texts in buckets of like length, answers of as many tokens as a
+label has. The other is benchmarks/recipe.py's. Both start from the same prompt, with the same dropout, precision and
+batch size. Before anything is timed, both must give the same answers to some examples.
 """
 
+import argparse
 import dataclasses
 import random
 import statistics
@@ -16,12 +17,12 @@ from typing import Any
 
 import torch
 
+from attempt.command import parse
 from attempt.errors import AttemptError, exit_status
 from attempt.flags import Parser, positive
-from attempt.options import Options
+from attempt.options import spelled
 from benchmarks.evaluate import equal_share
 from benchmarks.machine import announced, save
-from benchmarks.ours import FORMS
 from benchmarks.recipe import GENERATED, PADDED, Recipe
 from benchmarks.timing import alternate, figure, markdown, sampled, span
 from data.batches import collate
@@ -34,7 +35,11 @@ LIMITS = {"fp32": 0.95, "bf16": 0.5}  # least shares of equal tokens: the two to
 
 
 def new_parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.end_to_end", description="Training and scoring on a real task.")
+    parser = Parser(
+        prog="python -m benchmarks.end_to_end",
+        description="Training and scoring on a real task. Flags that are not listed here are train.py's.",
+        allow_abbrev=False,
+    )
     add = parser.add_argument
     add("--model", required=True, metavar="FOLDER", help="a T5 checkpoint in Hugging Face's layout")
     add("--task", default="sst2", help="a task with labels (default: %(default)s)")
@@ -46,7 +51,6 @@ def new_parser() -> Parser:
     add("--batch-size", type=positive, default=32, metavar="N", help="default: 32")
     add("--prompt-length", type=positive, default=100, metavar="N", help="default: 100")
     add("--precision", default="fp32", choices=["fp32", "bf16"], help="default: fp32")
-    add("--form", default="plain", choices=FORMS, help="of ours (default: %(default)s)")
     add("--rounds", type=positive, default=4, metavar="N", help="parts of the training that take turns (default: 4)")
     add("--device", default="cpu", help="default: cpu")
     add("--threads", type=positive, metavar="N", help="default: PyTorch's")
@@ -55,26 +59,13 @@ def new_parser() -> Parser:
     return parser
 
 
-def our_job(given: Any, steps: int) -> Job:
-    """What train.py would train, with the form's changes to its T5."""
-    options = Options(
-        task=[given.task],
-        method="prompt",
-        model=given.model,
-        labels=given.labels,
-        data_dir=given.data_dir,
-        mirror=given.mirror,
-        eval_examples=given.eval_examples,
-        batch_size=given.batch_size,
-        eval_batch_size=given.batch_size,
-        prompt_length=given.prompt_length,
-        steps=steps,
-        precision=given.precision,
-        device=given.device,
-    )
-    job = prepare(options)
-    FORMS[given.form].change(job.backbone.t5)
-    return job
+def our_job(given: argparse.Namespace, more: list[str], steps: int) -> Job:
+    """What train.py would train."""
+    names = ("task", "model", "labels", "data_dir", "mirror", "eval_examples", "batch_size", "prompt_length")
+    flags = {name: getattr(given, name) for name in (*names, "precision", "device")}
+    flags |= {"method": "prompt", "steps": steps, "eval_batch_size": given.batch_size}
+    words = [word for name, value in flags.items() if value is not None for word in (spelled(name), str(value))]
+    return prepare(parse([*words, *more]).options)
 
 
 def compare_answers(job: Job, recipe: Recipe) -> float:
@@ -123,13 +114,15 @@ def turns(job: Job, recipe: Recipe, steps: int) -> dict[str, dict[str, Callable[
     }
 
 
-def measure(given: Any) -> dict[str, Any]:
+def measure(given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
     steps = given.examples // (given.batch_size * given.rounds)
-    job = our_job(given, steps * given.rounds)
+    job = our_job(given, more, steps * given.rounds)
     trainer = job.trainer
     assert trainer.trained.prompt is not None
     prompt = trainer.trained.prompt.target.detach()[0]
     recipe = Recipe(Path(given.model), prompt, given.precision, job.options.lr, job.options.steps)
+    dropout = job.options.dropout if job.options.dropout is not None else job.backbone.t5.config.dropout_rate
+    recipe.peer.set_dropout(dropout)
     agreement = compare_answers(job, recipe)
     examples = {"train": steps * given.batch_size, "score": len(job.splits[0]["dev"].examples)}
     whole = {"train": len(job.splits[0]["train"].examples)}
@@ -142,7 +135,7 @@ def measure(given: Any) -> dict[str, Any]:
             rows.append({**row, "examples_per_second": rate, "epoch_examples": whole.get(what)})
     lengths = job.tokens.lengths
     return {
-        "dropout": job.backbone.t5.config.dropout_rate,
+        "dropout": dropout,
         "equal_answers": agreement,
         "text_tokens": {"mean": statistics.fmean(lengths.tolist()), "longest": int(lengths.max()), "padded": PADDED},
         "rows": rows,
@@ -161,7 +154,7 @@ def table_of(result: dict[str, Any]) -> str:
 
 def measure_all(argv: Sequence[str] | None) -> None:
     parser = new_parser()
-    given = parser.parse_args(argv)
+    given, more = parser.parse_known_args(argv)
     if given.examples < given.batch_size * given.rounds:
         parser.error(f"expected --examples for a batch a round, {given.batch_size * given.rounds} or more")
     if given.threads:
@@ -171,7 +164,7 @@ def measure_all(argv: Sequence[str] | None) -> None:
         print(f"{given.task}, {given.model}: {given.rounds} rounds of {steps} steps and 2 scores, for each program")
         return
     about = announced(parser.prog, argv, torch.device(given.device))
-    result = measure(given)
+    result = measure(given, more)
     tokens = result["text_tokens"]
     print(
         f"{given.task}: texts of {tokens['mean']:.0f} tokens in the mean, at most {tokens['longest']}, by the recipe "

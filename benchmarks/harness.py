@@ -4,6 +4,7 @@ import argparse
 import gc
 import itertools
 import json
+import random
 import shlex
 import statistics
 import subprocess
@@ -22,7 +23,8 @@ from benchmarks.ours import FORMS, Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import SHAPES, random_state
 from benchmarks.timing import Work, alternate, figure, markdown, sampled, span
-from data.batches import Batch
+from data.batches import Batch, TokenSet, collate
+from data.tasks import Example
 from model.config import T5Config
 
 PEERS = {"hugging face": False, "hugging face, compiled": True}  # name of the program -> whether it is compiled
@@ -48,16 +50,10 @@ class Case:
 
     def batch(self, device: torch.device) -> Batch:
         """Random ids, of full length or, ragged, of half to all of it."""
-        draw = torch.Generator().manual_seed(1)
-        B, S, T, V = self.batch_size, self.text_tokens, self.target_tokens, self.config.vocab_size
-        lengths = torch.randint(S // 2, S + 1, (B, 1), generator=draw) if self.ragged else torch.full((B, 1), S)
-        lengths[0] = S
-        mask = torch.arange(S) < lengths
-        ids = torch.randint(2, V, (B, S), generator=draw).masked_fill(~mask, 0)
-        labels = torch.randint(2, V, (B, T), generator=draw)
-        labels[:, -1] = self.config.eos_token_id
-        zeros = torch.zeros(B, dtype=torch.long)
-        return Batch(ids, mask, labels, zeros, torch.arange(B), B * T).to(device)
+        draw, longest = random.Random(1), self.text_tokens
+        least = longest // 2 if self.ragged else longest
+        lengths = [longest, *(draw.randint(least, longest) for _ in range(self.batch_size - 1))]
+        return random_batch(self.config, lengths, [self.target_tokens] * self.batch_size).to(device)
 
     def programs(self, names: Sequence[str], device: torch.device) -> dict[str, Ours | Peer]:
         """The programs of these names, with the same weights and prompt, and no dropout yet."""
@@ -79,6 +75,18 @@ class Case:
             f"{self.model}, {lengths} text tokens, batch {self.batch_size}, prompt {self.prompt_length}, "
             f"{self.target_tokens} target tokens, dropout {self.dropout:g}, {self.precision}"
         )
+
+
+def random_batch(config: T5Config, texts: list[int], targets: list[int]) -> Batch:
+    """Texts and targets of these lengths in random tokens, each with EOS at its end."""
+    draw = random.Random(0)
+
+    def encode(sizes: list[str]) -> list[list[int]]:
+        return [[draw.randrange(2, config.vocab_size) for _ in range(int(size) - 1)] for size in sizes]
+
+    examples = [Example(str(text), str(target)) for text, target in zip(texts, targets, strict=True)]
+    tokens = TokenSet.build(examples, encode, max(texts), eos=config.eos_token_id)
+    return collate(tokens, range(len(texts)), multiple=1)
 
 
 @dataclass(frozen=True)

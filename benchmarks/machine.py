@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from attempt.files import write_whole
+from attempt.machine import DTYPES
 
 REPOSITORY = Path(__file__).parent.parent
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def facts(device: torch.device) -> dict[str, Any]:

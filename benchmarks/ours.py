@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attempt.machine import Machine
+from attempt.machine import DTYPES, Machine
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.trainer import Trainer
@@ -23,12 +23,13 @@ class Form:
     """How a T5 that was just loaded is changed before it is measured."""
 
     what: str
-    change: Callable[[T5], object]
+    change: Callable[[T5, torch.dtype], object]
+    """Is given the T5 and the dtype of its matrix products."""
 
 
 FORMS: dict[str, Form] = {
-    "plain": Form("the modules of model/t5.py as they stand", lambda t5: None),
-    "compiled": Form("the same under torch.compile", lambda t5: t5.compile()),
+    "plain": Form("the modules of model/t5.py as they stand", lambda t5, dtype: None),
+    "compiled": Form("the same under torch.compile", lambda t5, dtype: t5.compile()),
 }
 
 
@@ -37,7 +38,7 @@ class Ours:
 
     def __init__(self, config: T5Config, state: dict[str, Tensor], prompt: Tensor, precision: str, form: str) -> None:
         self.t5 = load(config, state)
-        FORMS[form].change(self.t5)
+        FORMS[form].change(self.t5, DTYPES[precision])
         self.soft = SoftPrompt(prompt[None]).to(prompt.device)
         plan = Plan(
             task=["benchmark"],

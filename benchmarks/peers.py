@@ -3,16 +3,23 @@
 import dataclasses
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from data.batches import Batch
 from model.checkpoint import hugging_face_names
 from model.config import T5Config
 
 LR, WEIGHT_DECAY, CLIP = 1e-3, 1e-5, 1.0  # of both programs
+
+
+class Inputs(Protocol):
+    """What a peer needs of a batch."""
+
+    ids: Tensor  # (B,S)
+    mask: Tensor  # (B,S)
+    labels: Tensor  # (B,T)
 
 
 def hugging_face_t5(config: T5Config, state: dict[str, Tensor]) -> Any:
@@ -61,7 +68,7 @@ class Peer:
             elif isinstance(getattr(module, "dropout", None), float):  # T5Attention calls the function
                 module.dropout = rate
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Inputs) -> Tensor:
         self.model.train()
         loss: Tensor = self.forward(input_ids=batch.ids, attention_mask=batch.mask.long(), labels=batch.labels).loss
         return loss
@@ -72,14 +79,14 @@ class Peer:
         assert found is not None
         return found
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: Inputs) -> None:
         torch.autograd.backward(self.loss(batch))
         torch.nn.utils.clip_grad_norm_([self.prompt], CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     @torch.inference_mode()
-    def generate(self, batch: Batch, length: int) -> Tensor:
+    def generate(self, batch: Inputs, length: int) -> Tensor:
         """Greedy answers (B,T), without the start token."""
         self.model.eval()
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
@@ -87,7 +94,7 @@ class Peer:
         return found[:, 1:]
 
     @torch.inference_mode()
-    def label_scores(self, batch: Batch, labels: Tensor) -> Tensor:
+    def label_scores(self, batch: Inputs, labels: Tensor) -> Tensor:
         """The log-probabilities (B,C) of labels (C,T) of one length, a pass for each."""
         self.model.eval()
         scores = []

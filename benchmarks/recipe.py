@@ -1,6 +1,7 @@
 """The usual recipe of prompt tuning with transformers and peft: pad every text to 256 tokens, generate 10."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,19 @@ from torch.utils.data import DataLoader
 
 from benchmarks.peer_tokenizer import hugging_face_tokenizer
 from benchmarks.peers import Peer
-from data.batches import Batch
 from data.tasks import Example
 from model.checkpoint import load_t5
 
 PADDED, GENERATED = 256, 10
+
+
+@dataclass
+class Padded:
+    """A batch, all texts of PADDED tokens."""
+
+    ids: Tensor  # (B,S)
+    mask: Tensor  # (B,S)
+    labels: Tensor  # (B,T)
 
 
 class Recipe:
@@ -38,15 +47,14 @@ class Recipe:
         columns = (found["input_ids"], found["attention_mask"], labels)
         return [{"ids": i, "mask": m, "labels": y} for i, m, y in zip(*columns, strict=True)]
 
-    def batches(self, rows: list[dict[str, Any]], batch_size: int, shuffle: bool) -> Iterator[Batch]:
-        def collated(part: list[dict[str, Any]]) -> Batch:
+    def batches(self, rows: list[dict[str, Any]], batch_size: int, shuffle: bool) -> Iterator[Padded]:
+        def collated(part: list[dict[str, Any]]) -> Padded:
             ids, mask, labels = (torch.tensor([row[name] for row in part]) for name in ("ids", "mask", "labels"))
-            zeros = torch.zeros(len(part), dtype=torch.long)
-            return Batch(ids, mask.bool(), labels, zeros, zeros, int((labels >= 0).sum())).to(self.peer.device)
+            return Padded(ids.to(self.peer.device), mask.to(self.peer.device).bool(), labels.to(self.peer.device))
 
         return iter(DataLoader(rows, batch_size, shuffle=shuffle, collate_fn=collated))  # type: ignore[arg-type]
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: Padded) -> None:
         self.peer.step(batch)
         self.schedule.step()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hugging_face import CONFIGS, random_batch
+from hugging_face import CONFIGS
 from runs import error_of
 
 from benchmarks import end_to_end, evaluate, harness, loading, step
@@ -15,7 +15,6 @@ from benchmarks.ours import FORMS, Ours
 from benchmarks.peer_tokenizer import hugging_face_tokenizer
 from benchmarks.peers import Peer
 from benchmarks.shapes import SHAPES, operations, random_state
-from data.batches import Batch
 from model.config import T5Config
 from model.tokenizer import Tokenizer
 
@@ -98,9 +97,7 @@ def test_the_peer_is_the_same_network(name: str) -> None:
     state, draw = random_state(config, CPU), torch.Generator().manual_seed(0)
     prompt = torch.randn(4, config.d_model, generator=draw)
     programs = Peer(config, state, prompt, "fp32"), Ours(config, state, prompt, "fp32", "plain")
-    ids, mask = random_batch((3, 11, 6), config.vocab_size)
-    labels = torch.tensor([[5, 1], [1, -100], [9, 1]])
-    batch = Batch(ids, mask, labels, torch.zeros(3, dtype=torch.long), torch.arange(3))
+    batch = harness.random_batch(config, [3, 11, 6], [2, 1, 4])
     losses, prompts = [], []
     for program in programs:
         program.set_dropout(0.3)
@@ -130,8 +127,7 @@ def test_operations_are_those_that_pytorch_counts() -> None:
     counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode(display=False)
     config = SHAPES["tiny-v1_1"]
     ours = Ours(config, random_state(config, CPU), torch.randn(20, config.d_model), "fp32", "plain")
-    ids, mask = random_batch((30, 30), config.vocab_size)
-    batch = Batch(ids, mask, torch.tensor([[5, 1]] * 2), torch.zeros(2, dtype=torch.long), torch.arange(2))
+    batch = harness.random_batch(config, [30, 30], [2, 2])
     with counter:
         torch.autograd.backward(ours.loss(batch))
     assert counter.get_total_flops() == pytest.approx(2 * operations(config, 20, 30, 2, backward=True), rel=0.02)
@@ -153,11 +149,12 @@ def test_both_tokenizers_agree(tiny_checkpoint: Path) -> None:
 def test_end_to_end(glue: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
     flags = ["--model", str(tiny_checkpoint), "--data-dir", str(glue), "--task", "rte", "--prompt-length", "5"]
     flags += ["--examples", "16", "--eval-examples", "4", "--batch-size", "4", "--rounds", "2"]
+    flags += ["--dropout", "0.2"]  # train.py's, for both programs
     assert end_to_end.main([*flags, "--out", str(tmp_path / "found.json")]) == 0
     found = written(tmp_path / "found.json")
     trained = [f"train: {name}" for name in ("usual recipe", "ours")]
     assert names(found) == [*trained, *(f"score: {n}" for n in ("usual recipe", "ours", "ours, --answer-by labels"))]
-    assert found["equal_answers"] >= 0.95 and found["text_tokens"]["padded"] == 256
+    assert found["equal_answers"] >= 0.95 and found["dropout"] == 0.2 and found["text_tokens"]["padded"] == 256
     assert all(len(row["seconds"]) == 2 for row in found["rows"])
 
 
