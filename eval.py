@@ -55,7 +55,7 @@ class Backbone:
         if options.shard and options.method in baselines.METHODS:
             raise AttemptError(f"--shard: expected a frozen T5 to share out, found --method {options.method}")
         machine = choose_machine(options.device, options.precision)
-        if machine.device.type == "cpu":
+        if machine.device.type == "cpu" and not options.shard:  # its parts are to be given back after each block
             keep_memory()
         distributed.check_device(machine.device)
         folder = find_checkpoint(options.model, downloader.fetch)

@@ -42,10 +42,7 @@ class Machine:
         quicken(t5, forms, DTYPES[self.precision if whole else "fp32"])
         t5.encoder.recompute = options.recompute
         if options.compile:
-            torch._dynamo.config.recompile_limit = SHAPES
-            mode = "reduce-overhead" if self.device.type == "cuda" else None
-            t5.compile(dynamic=False, mode=mode)
-            t5.encoder.compile(dynamic=False, mode=mode)
+            compile_t5(t5)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -83,6 +80,14 @@ def _automatic(device: torch.device) -> tuple[str, str]:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "this GPU has it, and it does not overflow"
     return "fp32", "this GPU has no bf16, and fp16 overflows in several T5 checkpoints (--precision fp16 to try)"
+
+
+def compile_t5(t5: T5) -> None:
+    """Let torch.compile make kernels at the first batch of each shape: for training, and for the encoder by itself."""
+    torch._dynamo.config.recompile_limit = SHAPES
+    cuda = t5.embedding.weight.device.type == "cuda"
+    for part in (t5, t5.encoder):
+        part.compile(dynamic=False, mode="reduce-overhead" if cuda else None)  # the mode for CUDA graphs
 
 
 def cpu_has_bf16() -> bool:

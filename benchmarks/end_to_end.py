@@ -11,6 +11,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from attempt.options import spelled
 from benchmarks.evaluate import equal_share
 from benchmarks.machine import announced, save
 from benchmarks.recipe import GENERATED, PADDED, Recipe
-from benchmarks.timing import alternate, figure, markdown, sampled, span
+from benchmarks.timing import alternate, figure, markdown, sampled, seconds, span
 from data.batches import collate
 from eval import score_split
 from model.decoding import generate
@@ -128,7 +129,8 @@ def measure(given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
     whole = {"train": len(job.splits[0]["train"].examples)}
     rows = []
     for what, works in turns(job, recipe, steps).items():
-        samples = alternate(works, given.rounds if what == "train" else 2, 0, trainer.machine.device)
+        samplers = {name: partial(seconds, work, trainer.machine.device) for name, work in works.items()}
+        samples = alternate(samplers, given.rounds if what == "train" else 2, 0)
         for name in works:
             row = sampled(f"{what}: {name}", samples[name], samples["usual recipe"])
             rate = examples[what] / row["median"]

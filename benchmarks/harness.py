@@ -1,6 +1,7 @@
 """What step.py and evaluate.py share: cases from the command line, samples of every row, tables and a file."""
 
 import argparse
+import contextlib
 import gc
 import itertools
 import json
@@ -11,7 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import torch
@@ -22,7 +25,7 @@ from benchmarks.machine import REPOSITORY, Product, announced, peak_bytes, save
 from benchmarks.ours import FORMS, Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import SHAPES, random_state
-from benchmarks.timing import Work, alternate, figure, markdown, sampled, span
+from benchmarks.timing import Work, alternate, figure, markdown, sampled, seconds, span
 from data.batches import Batch, TokenSet, collate
 from data.tasks import Example
 from model.config import T5Config
@@ -120,10 +123,9 @@ def new_parser(benchmark: Benchmark) -> Parser:
     add("--product", type=positive, metavar="N", help="size of the matrix product (default: 4096, on a GPU 8192)")
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     add("--threads", type=positive, metavar="N", help="default: PyTorch's")
-    add("--no-memory", action="store_true", help="leave out peak memory, which takes a process of its own for each row")
     add("--out", type=Path, metavar="FILE", help="write every sample, as JSON")
     add("--dry-run", action="store_true", help="say what would be measured, and stop")
-    add("--only", metavar="PROGRAM", help=argparse.SUPPRESS)  # the process of its own
+    add("--only", metavar="PROGRAM", help=argparse.SUPPRESS)  # see Worker
     return parser
 
 
@@ -138,58 +140,91 @@ def cases_of(given: argparse.Namespace) -> list[Case]:
 def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """All rows of a case."""
     device = torch.device(given.device)
-    memory = {} if given.no_memory else {name: peak_alone(benchmark, case, given, name) for name in names}
-    works, agreement = benchmark.prepare(case, names, device)
+    _, agreement = benchmark.prepare(case, names, device)
+    gc.collect()
     product = Product(given.product or (8192 if device.type == "cuda" else 4096), case.precision, device)
-    samples = alternate({"product": product, **works}, given.rounds, given.warmup, device)
+    workers = [Worker(benchmark, case, given, name) for name in names]
+    samplers = {row: partial(worker.sample, row) for worker in workers for row in worker.rows}
+    samples = alternate({"product": partial(seconds, product, device), **samplers}, given.rounds, given.warmup)
+    memory = {row: peak for worker in workers for peak in [worker.close()] for row in worker.rows}
     rate = product.operations / statistics.median(samples["product"])
-    first, rows = next(iter(works)), []
-    for name in works:
+    first, rows = next(iter(samplers)), []
+    for name in samplers:
         row = sampled(name, samples[name], samples[first])
         row["examples_per_second"] = case.batch_size / row["median"]
         row["operations_per_second"] = row["examples_per_second"] * benchmark.operations(case, name)
         row["share_of_product_rate"] = row["operations_per_second"] / rate
-        row["peak_bytes"] = next((peak for program, peak in memory.items() if name.startswith(program)), None)
+        row["peak_bytes"] = memory[name]
         rows.append(row)
     found = {"case": asdict(case), "agreement": agreement, "product": {"size": product.a.size(0), "rate": rate}}
     return {**found, "rows": rows}
 
 
-def peak_alone(benchmark: Benchmark, case: Case, given: argparse.Namespace, name: str) -> int:
-    """Bytes that a program holds at most, in a process that runs nothing else."""
-    flags: list[str] = []
-    for key, value in asdict(case).items():
-        flags += ["--" + key.replace("_", "-"), str(value)] if key != "ragged" else ["--ragged"] * value
-    flags += ["--device", given.device, "--only", name]
-    flags += ["--threads", str(given.threads)] if given.threads else []
-    module = benchmark.prog.removeprefix("python -m ")
-    command = [sys.executable, "-W", "ignore", "-m", module, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    try:
-        return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
-    except (ValueError, KeyError, IndexError):
-        raise AttemptError(f"{shlex.join(command)}: expected its peak memory, found\n{done.stderr}") from None
+class Worker:
+    """A program in a process that runs nothing else, and takes a sample of one of its rows when it is told to.
+
+    So its memory is its own: what it holds at most, and how the C library deals with what is freed.
+    """
+
+    def __init__(self, benchmark: Benchmark, case: Case, given: argparse.Namespace, name: str) -> None:
+        flags: list[str] = []
+        for key, value in asdict(case).items():
+            flags += ["--" + key.replace("_", "-"), str(value)] if key != "ragged" else ["--ragged"] * value
+        flags += ["--device", given.device, "--only", name]
+        flags += ["--threads", str(given.threads)] if given.threads else []
+        module = benchmark.prog.removeprefix("python -m ")
+        self.command = [sys.executable, "-W", "ignore", "-m", module, *flags]
+        self.process = subprocess.Popen(self.command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, cwd=REPOSITORY)
+        self.rows: list[str] = self.read()["rows"]
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        try:
+            return json.loads(line)
+        except ValueError:
+            self.process.kill()
+            told = self.process.stderr.read()
+            raise AttemptError(f"{shlex.join(self.command)}: expected its figures, found\n{line}{told}") from None
+
+    def ask(self, row: str) -> Any:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # read() tells what it died of
+            self.process.stdin.write(row + "\n")
+            self.process.stdin.flush()
+        return self.read()
+
+    def sample(self, row: str) -> float:
+        taken: float = self.ask(row)["seconds"]
+        return taken
+
+    def close(self) -> int:
+        """End it; the bytes that it has held at most."""
+        peak: int = self.ask("")["peak_bytes"]
+        self.process.communicate()
+        return peak
 
 
-def run_alone(benchmark: Benchmark, case: Case, given: argparse.Namespace) -> None:
-    """The other side of peak_alone: two samples of each of a program's rows."""
+def work(benchmark: Benchmark, case: Case, given: argparse.Namespace) -> None:
+    """The other side of Worker."""
     device = torch.device(given.device)
     works, _ = benchmark.prepare(case, [given.only], device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    alternate(works, 2, 0, device)
-    print(json.dumps({"peak_bytes": peak_bytes(device)}))
+    print(json.dumps({"rows": list(works)}), flush=True)
+    while row := sys.stdin.readline().strip():
+        print(json.dumps({"seconds": seconds(works[row], device)}), flush=True)
+    print(json.dumps({"peak_bytes": peak_bytes(device)}), flush=True)
 
 
 def table_of(benchmark: Benchmark, result: dict[str, Any]) -> str:
     head = ["program", f"s a {benchmark.unit} (extremes)", "examples/s", "GFLOP/s", "share of product rate"]
     rows = [[*head, "times as fast", "peak memory, GB"]]
     for row in result["rows"]:
-        peak = row["peak_bytes"]
         rate = [figure(row["examples_per_second"]), figure(row["operations_per_second"] / 1e9)]
         rate += [f"{100 * row['share_of_product_rate']:.0f} %", f"{row['speedup']:.2f}"]
-        rows.append([row["name"], span(row["seconds"]), *rate, "-" if peak is None else figure(peak / 1e9)])
+        rows.append([row["name"], span(row["seconds"]), *rate, figure(row["peak_bytes"] / 1e9)])
     return markdown(rows)
 
 
@@ -199,7 +234,7 @@ def measure_all(benchmark: Benchmark, argv: Sequence[str] | None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     if given.only:
-        run_alone(benchmark, cases[0], given)
+        work(benchmark, cases[0], given)
         return
     names = given.programs or [name for name in PROGRAMS if device.type == "cuda" or "compiled" not in name]
     about = {} if given.dry_run else announced(benchmark.prog, argv, device)

@@ -23,7 +23,7 @@ from attempt.flags import Parser, positive
 from benchmarks.machine import REPOSITORY, announced, save
 from benchmarks.peer_tokenizer import hugging_face_tokenizer
 from benchmarks.recipe import PADDED
-from benchmarks.timing import Work, alternate, figure, markdown, sampled, span
+from benchmarks.timing import Work, alternate, figure, markdown, sampled, seconds, span
 from data.batches import TokenSet, batches
 from data.download import Downloader
 from data.splits import paper_splits
@@ -146,7 +146,7 @@ def measure_all(argv: Sequence[str] | None) -> None:
     works, share = within(given)
     results = []
     for what, pair in {**processes(given), **works}.items():
-        samples = alternate(pair, given.rounds, 1, cpu)
+        samples = alternate({name: partial(seconds, work, cpu) for name, work in pair.items()}, given.rounds, 1)
         results += [sampled(f"{what}: {name}", samples[name], samples["hugging face"]) for name in pair]
     print(f"{given.task}: {100 * share:.2f} % of the training texts have the same tokens in both programs")
     rows = [[row["name"], span(row["seconds"]), figure(row["speedup"])] for row in results]

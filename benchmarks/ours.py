@@ -1,12 +1,11 @@
 """This program as it is measured: in every form that it can take. To add a row to the tables, add a form."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from attempt.machine import DTYPES, Machine
+from attempt.machine import Machine
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.trainer import Trainer
@@ -15,22 +14,33 @@ from benchmarks.shapes import load
 from data.batches import Batch
 from model.config import T5Config
 from model.decoding import generate, label_scores
-from model.t5 import T5
+from model.fast import PLAIN, Forms
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a T5 that was just loaded is changed before it is measured."""
+    """How the program computes: train.py's flags for it, and which of its faster forms it takes."""
 
     what: str
-    change: Callable[[T5, torch.dtype], object]
-    """Is given the T5 and the dtype of its matrix products."""
+    forms: Forms = PLAIN
+    keeps_memory: bool = True
+    recompute: bool = False
+    compiled: bool = False
 
 
 FORMS: dict[str, Form] = {
-    "plain": Form("the modules of model/t5.py as they stand", lambda t5, dtype: None),
-    "compiled": Form("the same under torch.compile", lambda t5, dtype: t5.compile()),
+    "plain": Form("model/t5.py as it stands, the C library as it is", keeps_memory=False),
+    "memory": Form("plain, with freed memory kept: train.py --plain"),
+    "kernel": Form("plain, attention in one kernel", replace(PLAIN, kernel=True)),
+    "absorb": Form("plain, cross-attention without keys and values", replace(PLAIN, absorb=True)),
+    "fuse": Form("plain, joined matrices with the norms' scales in them", replace(PLAIN, fuse=True)),
+    "draws": Form("plain, four random numbers a draw", replace(PLAIN, dropout=True)),
+    "all": Form("all of these: train.py", Forms()),
+    "sequence": Form("all, dropout drawn once a sequence: --sequence-dropout", Forms(sequence_dropout=True)),
+    "recompute": Form("all, blocks computed again on the way back: --recompute", Forms(), recompute=True),
+    "compiled": Form("all but the draws, under torch.compile: --compile", Forms(dropout=False), compiled=True),
 }
+"""Each form between "memory" and "all" differs from "memory" in one thing: it keeps freed memory too."""
 
 
 class Ours:
@@ -38,7 +48,6 @@ class Ours:
 
     def __init__(self, config: T5Config, state: dict[str, Tensor], prompt: Tensor, precision: str, form: str) -> None:
         self.t5 = load(config, state)
-        FORMS[form].change(self.t5, DTYPES[precision])
         self.soft = SoftPrompt(prompt[None]).to(prompt.device)
         plan = Plan(
             task=["benchmark"],

@@ -2,28 +2,29 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 Work = Callable[[], object]
+Sampler = Callable[[], float]  # does something once, and says in how many seconds
 
 
-def alternate(works: dict[str, Work], rounds: int, warmup: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds that each work took in each round.
+def alternate(samplers: Mapping[str, Sampler], rounds: int, warmup: int) -> dict[str, list[float]]:
+    """The samples, in seconds, of each round.
 
     All take turns in every round, each round beginning with another, so that a drift of the machine meets all alike.
     """
     for _ in range(warmup):
-        for work in works.values():
-            seconds(work, device)
-    found: dict[str, list[float]] = {name: [] for name in works}
-    names = list(works)
+        for sampler in samplers.values():
+            sampler()
+    found: dict[str, list[float]] = {name: [] for name in samplers}
+    names = list(samplers)
     for i in range(rounds):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            found[name].append(seconds(works[name], device))
+            found[name].append(samplers[name]())
     return found
 
 

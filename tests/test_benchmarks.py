@@ -37,45 +37,39 @@ def names(result: Any) -> list[str]:
     return [row["name"] for row in result["rows"]]
 
 
-@pytest.mark.parametrize("model", ["tiny", "tiny-v1_1"])
-def test_a_step_is_measured_where_losses_and_gradients_agree(model: str, tmp_path: Path) -> None:
-    flags = ["--model", model, "--ragged", "--dropout", "0.1", "--no-memory", "--precision", "fp32", "bf16"]
+def test_a_step_is_measured_where_losses_and_gradients_agree(tmp_path: Path) -> None:
+    flags = ["--model", "tiny", "--ragged", "--dropout", "0.1", "--programs", "hugging face", "ours, all"]
     assert step.main(step.STEP, [*flags, *TINY, "--out", str(tmp_path / "step.json")]) == 0
     found = written(tmp_path / "step.json")
-    assert [case["case"]["precision"] for case in found["cases"]] == ["fp32", "bf16"]
-    for case in found["cases"]:
-        assert names(case) == ["hugging face", "ours, plain"] and "ours, plain" in case["agreement"]
-        assert all(len(row["seconds"]) == 2 and row["peak_bytes"] is None for row in case["rows"])
+    (case,) = found["cases"]
+    assert names(case) == ["hugging face", "ours, all"] and "ours, all" in case["agreement"]
+    assert all(len(row["seconds"]) == 2 and 1e7 < row["peak_bytes"] < 4e9 for row in case["rows"])
     assert "benchmarks.step --model" in found["command"] and found["machine"]["commit"]
 
 
-def test_every_program_is_a_row_with_its_own_peak_memory(tmp_path: Path) -> None:
-    flags = [
-        "--model",
-        "tiny",
-        "--dropout",
-        "0",
-        "--rounds",
-        "1",
-        "--warmup",
-        "0",
-        "--out",
-        str(tmp_path / "step.json"),
-    ]
-    assert step.main(step.STEP, [*TINY, *flags]) == 0
-    rows = written(tmp_path / "step.json")["cases"][0]["rows"]
-    assert all(1e7 < row["peak_bytes"] < 4e9 for row in rows)
+def test_every_form_agrees_with_the_peer() -> None:
+    """The check that comes before the samples, in all forms."""
+    case = harness.Case("tiny-v1_1", 7, 3, 0.1, "fp32", 5, 2, True)
+    forms = [f"ours, {form}" for form in FORMS if not FORMS[form].compiled]
+    for benchmark in (step.STEP, evaluate.EVALUATE):
+        _, agreement = benchmark.prepare(case, ["hugging face", *forms], CPU)
+        assert list(agreement) == forms
     assert set(harness.PROGRAMS) == {"hugging face", "hugging face, compiled", *(f"ours, {form}" for form in FORMS)}
 
 
-@pytest.mark.parametrize("model", ["tiny", "tiny-v1_1"])
-def test_answers_are_measured_where_they_are_equal(model: str, tmp_path: Path) -> None:
-    flags = ["--model", model, "--ragged", "--dropout", "0", "--no-memory", "--out", str(tmp_path / "evaluate.json")]
-    assert evaluate.main(evaluate.EVALUATE, [*flags, *TINY]) == 0
+def test_a_worker_that_fails_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.sys, "executable", "false")
+    assert harness.main(step.STEP, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
+    assert "expected its figures" in error_of(capsys)
+
+
+def test_answers_are_measured_where_they_are_equal(tmp_path: Path) -> None:
+    flags = ["--model", "tiny-v1_1", "--ragged", "--dropout", "0", "--programs", "ours, plain", "ours, all"]
+    assert evaluate.main(evaluate.EVALUATE, [*flags, *TINY, "--out", str(tmp_path / "evaluate.json")]) == 0
     case = written(tmp_path / "evaluate.json")["cases"][0]
-    ours = [f"ours, plain: {what}" for what in ("10 tokens", "2 tokens", "2 labels")]
-    assert names(case) == ["hugging face: 10 tokens", "hugging face: 2 tokens", *ours]
-    assert case["agreement"]["ours, plain"].startswith("100.0 % of the tokens")
+    rows = ("10 tokens", "2 tokens", "2 labels")
+    assert names(case) == [f"ours, {form}: {what}" for form in ("plain", "all") for what in rows]
+    assert case["agreement"]["ours, all"].startswith("100.0 % of the tokens")
 
 
 @pytest.mark.parametrize("part", ["loss", "gradient", "generate", "label_scores"])
@@ -85,7 +79,7 @@ def test_what_does_not_agree_is_not_measured(
     right = getattr(Ours, part)
     monkeypatch.setattr(Ours, part, lambda *given: right(*given) * 1.1 + 1)
     benchmark = step.STEP if part in ("loss", "gradient") else evaluate.EVALUATE
-    assert harness.main(benchmark, ["--model", "tiny", "--dropout", "0", "--no-memory", *TINY]) == 2
+    assert harness.main(benchmark, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
     assert "ours, plain" in error_of(capsys)
 
 
