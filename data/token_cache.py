@@ -27,7 +27,7 @@ from data.cache import locked
 from data.tasks import Example
 
 FORMAT = 1  # to be raised when the layout, or what Tokenizer and TokenSet.build make of a text, changes
-LEAST = 10_000  # examples; smaller sets are tokenised in a fraction of a second, and leave no file
+LEAST = 5_000  # examples; smaller sets are tokenised in a fraction of a second, and leave no file
 SUM, COUNTS = 4, 6  # int64 numbers
 
 
