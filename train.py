@@ -23,8 +23,9 @@ from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import train_series
-from attempt.shard import kept
+from attempt.shard import frozen
 from attempt.signals import Signals
+from attempt.summary import run_lines
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, bucketed, collate, cut, epoch_rows
 from data.download import Downloader
@@ -69,6 +70,8 @@ class Job:
     trainer: Trainer
     config: PromptConfig
     run: Run
+    frozen: str
+    """How many of the T5's parameters are not trained."""
     started: float = 0.0
     """When it would have begun, had it never been interrupted: on the clock of time.monotonic."""
 
@@ -245,35 +248,7 @@ def summarize(job: Job) -> None:
             lines.append(f"           {own.cut_sources:,} training texts are cut to {own.max_source} tokens")
     if tokens.cut_targets:
         lines.append(f"           {tokens.cut_targets:,} answers are cut to {options.max_target_length} tokens")
-    if options.method in METHODS:
-        lines.append(f"method     {options.method}")
-    else:
-        length = f"prompt of {options.prompt_length} x {trainer.t5.config.d_model}"
-        lines.append(f"method     {options.method}, {length}, first value {options.init}")
-    if job.config.sources:
-        lines.append(f"sources    {', '.join(job.config.sources)}")
-    frozen = sum(p.numel() for p in trainer.t5.parameters() if not p.requires_grad)
-    shared = f", {kept(trainer.t5):,} of them in each process" if options.shard else ""
-    lines.append(f"model      {options.model}, {frozen:,} frozen parameters{shared}")
-    groups = [
-        f"{group['name']} {sum(p.numel() for p in group['params']):,} (lr {group['peak_lr']:g})"
-        for group in trainer.optimizer.param_groups
-    ]
-    lines.append(f"trainable  {count(trainer.trained):,} parameters: {', '.join(groups)}")
-    epochs = options.steps * options.batch_size / options.epoch_examples(np.bincount(tokens.parts).tolist())
-    lines.append(f"training   {options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)")
-    lines.append(f"           {options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps")
-    if options.warmup > options.steps:
-        peak = options.lr * options.steps / options.warmup
-        lines.append(
-            f"           the warm-up is longer than the run: the rate rises to {peak:.3g}, not to {options.lr:g}"
-        )
-    lines.append(f"           evaluation every {options.eval_every} steps")
-    lines.append(f"device     {trainer.machine}")
-    ways = [f"{distributed.size()} processes at once"] * (distributed.size() > 1)
-    ways += [f"{options.accumulate} parts one after the other"] * (options.accumulate > 1)
-    if ways:
-        lines.append(f"           each batch is computed in {' and '.join(ways)}")
+    lines += run_lines(options, trainer, job.config.sources, job.frozen, np.bincount(tokens.parts).tolist())
     print("\n".join(lines), flush=True)
 
 
@@ -329,11 +304,12 @@ def prepare(options: Options) -> Job:
         trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources, given)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
+    fixed = frozen(backbone.t5)
     backbone.machine.quicken(backbone.t5, plan)
     trainer = Trainer(plan, backbone.t5, backbone.machine, trained)
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
-    return Job(plan, backbone, splits, tokens, trainer, config, run)
+    return Job(plan, backbone, splits, tokens, trainer, config, run, fixed)
 
 
 def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:

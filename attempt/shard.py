@@ -53,18 +53,22 @@ def share_out(t5: T5, device: torch.device) -> None:
 
 def fill(parameter: nn.Parameter, tensor: Tensor) -> None:
     """Copy a tensor of the file into a parameter, or this process's rows of it into its part."""
-    place = parameter.data
-    if isinstance(place, DTensor):
-        place = place.to_local()
+    place = own_part(parameter.data)
+    if isinstance(parameter.data, DTensor):
         rows = tensor.chunk(distributed.size())  # as FSDP2 cuts: fewer or shorter ones where it does not come out even
         tensor = rows[distributed.rank()] if distributed.rank() < len(rows) else tensor[:0]
     place.copy_(tensor)
 
 
-def kept(t5: T5) -> int:
-    """How many of its parameters this process holds."""
-    parameters = [p.to_local() if isinstance(p, DTensor) else p for p in t5.parameters()]
-    return sum(p.numel() for p in parameters)
+def frozen(t5: T5) -> str:
+    """How many parameters are not trained, and how many of them this process holds, in words."""
+    parameters = [p for p in t5.parameters() if not p.requires_grad]
+    total, own = (sum(p.numel() for p in ps) for ps in (parameters, map(own_part, parameters)))
+    return f"{total:,} frozen parameters" + (f", {own:,} of them in each process" if own < total else "")
+
+
+def own_part(parameter: Tensor) -> Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def warm_up(t5: T5) -> None:

@@ -89,7 +89,23 @@ class WideLinear(nn.Linear):
         self.weight = nn.Parameter(plain.weight.detach() * 2**-8, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).float() * 2**8
+        y: Tensor = Wide.apply(x, self.weight)  # type: ignore[no-untyped-call]
+        return y
+
+
+class Wide(torch.autograd.Function):
+    """2^8 W x in fp32, for a small W; the gradient is scaled after its product too, before which it would overflow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return F.linear(x, weight).float() * 2**8
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return (dy.to(weight.dtype) @ weight) * 2**8, None
 
 
 class UnitNorm(nn.Module):

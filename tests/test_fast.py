@@ -264,7 +264,7 @@ def test_fp16_does_not_overflow_where_the_plain_form_does(plain: T5) -> None:
         assert not outcome(large, prompt)[0].isfinite().all()
         found = outcome(quicken(copy.deepcopy(large), Forms(), torch.float16), prompt)
     assert differ(found[0].float(), exact[0]) < 0.02
-    assert found[1][0].isfinite().all()
+    assert differ(found[1][0], exact[1][0]) < 0.1
 
 
 def test_the_compiler_takes_the_model_whole(tmp_path: Path) -> None:
