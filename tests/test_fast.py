@@ -194,9 +194,7 @@ def test_dropout_follows_the_seed_and_scales_the_gradient() -> None:
     assert torch.equal(layer.eval()(x), x)
 
 
-def test_dropout_of_relu_is_that_of_its_parts(plain: T5) -> None:
-    if plain.config.gated:
-        pytest.skip("v1.0 alone has a ReLU")
+def test_dropout_of_relu_is_that_of_its_parts() -> None:
     h = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
     for p in (0.0, 0.4):
         torch.manual_seed(2)

@@ -63,7 +63,7 @@ def test_a_set_is_tokenised_once_and_found_again_with_the_same_ids(tmp_path: Pat
     assert again.sources.dtype == (np.int32 if shift else np.uint16)
     # what is trained on: the same batches; the task's number is not the file's
     for one, other in zip(batches(again, 16, 1), batches(plain, 16, 1), strict=True):
-        assert all((a == b).all() for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
     assert get(tmp_path / "new", encode, limit=1, task=3).tasks.tolist() == [3] * 300
     # mapped, also as the only set of a run, and no memmap, whose slices are slow
     assert not again.sources.flags.owndata and not again.sources.flags.writeable

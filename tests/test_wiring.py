@@ -64,11 +64,11 @@ def test_answers_may_be_as_long_as_the_task_allows(
 ) -> None:
     lengths: list[int] = []
 
-    def generate(self: T5, ids: torch.Tensor, mask: object, max_length: int, *_: object) -> torch.Tensor:
+    def generate(t5: T5, ids: torch.Tensor, mask: object, max_length: int, *_: object) -> torch.Tensor:
         lengths.append(max_length)
         return ids[:, :1]
 
-    monkeypatch.setattr(T5, "generate", generate)
+    monkeypatch.setattr(eval, "generate", generate)
     flags = ["--task", "squad", "--method", "prompt", "--splits", "official", "--model", str(tiny_checkpoint)]
     flags += ["--data-dir", str(every_task), "--device", "cpu", "--steps", "1", "--max-target-length", "37"]
     assert train.main([*flags, "--out", str(tmp_path / "run")]) == 0
