@@ -240,7 +240,7 @@ def measure_all(benchmark: Benchmark, argv: Sequence[str] | None) -> None:
     about = {} if given.dry_run else announced(benchmark.prog, argv, device)
     results = []
     for case in cases:
-        print(f"\n{case}")
+        print(f"\n{case}", flush=True)
         if given.dry_run:
             works = {name: benchmark.operations(case, name) * case.batch_size for name in names}
             for name, count in works.items():

@@ -43,7 +43,7 @@ def announced(prog: str, argv: Sequence[str] | None, device: torch.device) -> di
     command = shlex.join([*prog.split(), *(sys.argv[1:] if argv is None else argv)])
     machine = facts(device)
     for key, value in {"command": command, **machine}.items():
-        print(f"{key:13} {value}")
+        print(f"{key:13} {value}", flush=True)
     return {"command": command, "machine": machine}
 
 
