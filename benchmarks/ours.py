@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attempt.machine import Machine
+from attempt.machine import DTYPES, Machine, compile_t5, keep_memory
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.trainer import Trainer
@@ -14,7 +14,7 @@ from benchmarks.shapes import load
 from data.batches import Batch
 from model.config import T5Config
 from model.decoding import generate, label_scores
-from model.fast import PLAIN, Forms
+from model.fast import PLAIN, Forms, quicken
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,13 @@ class Ours:
     """A run's Trainer on a T5 in one of the forms, with a prompt (L,D)."""
 
     def __init__(self, config: T5Config, state: dict[str, Tensor], prompt: Tensor, precision: str, form: str) -> None:
-        self.t5 = load(config, state)
+        self.t5, chosen = load(config, state), FORMS[form]
+        if chosen.keeps_memory and prompt.device.type == "cpu":
+            keep_memory()
+        quicken(self.t5, chosen.forms, DTYPES["fp32" if chosen.forms == PLAIN else precision])
+        self.t5.encoder.recompute = chosen.recompute
+        if chosen.compiled:
+            compile_t5(self.t5)
         self.soft = SoftPrompt(prompt[None]).to(prompt.device)
         plan = Plan(
             task=["benchmark"],

@@ -16,6 +16,7 @@ from benchmarks.peer_tokenizer import hugging_face_tokenizer
 from benchmarks.peers import Peer
 from benchmarks.shapes import SHAPES, operations, random_state
 from model.config import T5Config
+from model.t5 import T5
 from model.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def names(result: Any) -> list[str]:
 
 def test_a_step_is_measured_where_losses_and_gradients_agree(tmp_path: Path) -> None:
     flags = ["--model", "tiny", "--ragged", "--dropout", "0.1", "--programs", "hugging face", "ours, all"]
-    assert step.main(step.STEP, [*flags, *TINY, "--out", str(tmp_path / "step.json")]) == 0
+    assert step.main(step.STEP, [*TINY, *flags, "--out", str(tmp_path / "step.json")]) == 0
     found = written(tmp_path / "step.json")
     (case,) = found["cases"]
     assert names(case) == ["hugging face", "ours, all"] and "ours, all" in case["agreement"]
@@ -57,6 +58,22 @@ def test_every_form_agrees_with_the_peer() -> None:
     assert set(harness.PROGRAMS) == {"hugging face", "hugging face, compiled", *(f"ours, {form}" for form in FORMS)}
 
 
+def test_forms_are_what_is_measured() -> None:
+    """The checks of agreement cannot tell them apart."""
+    config = SHAPES["tiny"]
+
+    def t5_of(form: str, precision: str = "fp32") -> T5:
+        return Ours(config, random_state(config, CPU), torch.randn(4, config.d_model), precision, form).t5
+
+    kinds = {form: {type(m).__name__ for m in t5_of(form).modules()} for form in FORMS if form != "compiled"}
+    assert kinds["plain"] == kinds["memory"] == kinds["kernel"]
+    assert t5_of("kernel").encoder.blocks[0].attention.kernel and not t5_of("plain").encoder.blocks[0].attention.kernel
+    for form, part in (("absorb", "AbsorbedAttention"), ("fuse", "FusedAttention"), ("draws", "QuickDropout")):
+        assert part in kinds[form] & kinds["all"] and part not in kinds["plain"]
+    assert "SequenceDropout" in kinds["sequence"] and t5_of("recompute").encoder.recompute
+    assert t5_of("all", "bf16").encoder.blocks[0].feed_forward.wo.weight.dtype == torch.bfloat16
+
+
 def test_a_worker_that_fails_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.sys, "executable", "false")
     assert harness.main(step.STEP, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
@@ -65,7 +82,7 @@ def test_a_worker_that_fails_is_told(capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_answers_are_measured_where_they_are_equal(tmp_path: Path) -> None:
     flags = ["--model", "tiny-v1_1", "--ragged", "--dropout", "0", "--programs", "ours, plain", "ours, all"]
-    assert evaluate.main(evaluate.EVALUATE, [*flags, *TINY, "--out", str(tmp_path / "evaluate.json")]) == 0
+    assert evaluate.main(evaluate.EVALUATE, [*TINY, *flags, "--out", str(tmp_path / "evaluate.json")]) == 0
     case = written(tmp_path / "evaluate.json")["cases"][0]
     rows = ("10 tokens", "2 tokens", "2 labels")
     assert names(case) == [f"ours, {form}: {what}" for form in ("plain", "all") for what in rows]
