@@ -45,7 +45,7 @@ def test_a_step_is_measured_where_losses_and_gradients_agree(tmp_path: Path) -> 
     (case,) = found["cases"]
     assert names(case) == ["hugging face", "ours, all"] and "ours, all" in case["agreement"]
     assert all(len(row["seconds"]) == 2 and 1e7 < row["peak_bytes"] < 4e9 for row in case["rows"])
-    assert "benchmarks.step --model" in found["command"] and found["machine"]["commit"]
+    assert "benchmarks.step --text-tokens" in found["command"] and found["machine"]["commit"]
 
 
 def test_every_form_agrees_with_the_peer() -> None:
