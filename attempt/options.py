@@ -329,7 +329,7 @@ class Options:
     answer_by: str = flag(
         "run",
         "generate: write the answer, token by token (all papers); labels: choose the most probable label, which is "
-        "faster, but never invalid and so no longer comparable; not for free text",
+        "never invalid and so not comparable; not for free text",
         "generate",
         choices=["generate", "labels"],
     )
