@@ -63,9 +63,9 @@ def cast(t5: T5, dtype: torch.dtype) -> T5:
     if t5.head is None:
         t5.head = linear(t5.embedding.weight * t5.config.d_model**-0.5)
     for module in list(t5.modules()):
-        if dtype == torch.float16 and isinstance(module, FusedAttention | Attention):
+        if dtype == torch.float16 and isinstance(module, Attention):
             module.o = WideLinear(module.o)
-        if dtype == torch.float16 and isinstance(module, FusedFeedForward | FeedForward):
+        if dtype == torch.float16 and isinstance(module, FeedForward):
             module.wo = WideLinear(module.wo)
     for module in t5.modules():
         if isinstance(module, nn.Linear | RelativeBias):
@@ -176,11 +176,11 @@ class AbsorbedAttention(Attention):
         return self.o(torch.einsum("bhte,hde->bthd", context, W_v).flatten(2))
 
 
-class FusedFeedForward(nn.Module):
+class FusedFeedForward(FeedForward):
     """wo(relu(wi x)) or wo(gelu(wi_0 x) * wi_1 x), with one product for wi_0 and wi_1."""
 
     def __init__(self, plain: FeedForward, norm: RMSNorm) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.gated = plain.gated
         self.wi = fused(norm, plain.wi_0, plain.wi_1) if plain.gated else fused(norm, plain.wi)
         self.wo, self.dropout = plain.wo, plain.dropout
