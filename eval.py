@@ -54,6 +54,8 @@ class Backbone:
     def load(cls, options: Options, downloader: Downloader) -> "Backbone":
         if options.shard and options.method in baselines.METHODS:
             raise AttemptError(f"--shard: expected a frozen T5 to share out, found --method {options.method}")
+        if options.shard and options.compile:
+            raise AttemptError("expected --shard or --compile, found both: a shared out T5 is not compiled")
         machine = choose_machine(options.device, options.precision)
         if machine.device.type == "cpu" and not options.shard:  # its parts are to be given back after each block
             keep_memory()
@@ -251,7 +253,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
     plan = Plan.read(run.config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
-    options = dataclasses.replace(plan, shard=given.shard, **changes)
+    options = dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))

@@ -273,6 +273,7 @@ def test_a_dry_run_shows_a_batch_and_writes_nothing(
         (["--task", "cola", "--prompt-length", "5001"], "without replacement"),
         (["--task", "cola", "--precision", "fp16"], "expected a CUDA GPU"),
         (["--task", "cola", "--device", "quantum"], "--device quantum"),
+        (["--task", "cola", "--shard", "--compile"], "--shard or --compile"),
         (["--task", "mnli"], "MNLI.zip"),  # not in the folder
     ],
 )
