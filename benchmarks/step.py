@@ -12,8 +12,11 @@ import torch
 
 from attempt.errors import AttemptError
 from benchmarks.harness import Benchmark, Case, main
+from benchmarks.ours import Ours
+from benchmarks.peers import Peer
 from benchmarks.shapes import operations
 from benchmarks.timing import Work
+from data.batches import Batch
 
 # Largest relative differences of loss and gradient: rounding in other orders, through random weights.
 LIMITS = {"fp32": (1e-4, 5e-3), "bf16": (5e-2, 3e-1)}
@@ -21,6 +24,14 @@ LIMITS = {"fp32": (1e-4, 5e-3), "bf16": (5e-2, 3e-1)}
 
 def prepare(case: Case, names: list[str], device: torch.device) -> tuple[dict[str, Work], dict[str, Any]]:
     programs, batch = case.programs(names, device), case.batch(device)
+    agreement = compare(case, programs, batch) if len(programs) > 1 else {}
+    for program in programs.values():
+        program.set_dropout(case.dropout)
+    return {name: partial(program.step, batch) for name, program in programs.items()}, agreement
+
+
+def compare(case: Case, programs: dict[str, Ours | Peer], batch: Batch) -> dict[str, str]:
+    """How far each program is from the first. Raises AttemptError where that is too far."""
     found = {}
     for name, program in programs.items():
         loss = program.loss(batch)
@@ -33,9 +44,7 @@ def prepare(case: Case, names: list[str], device: torch.device) -> tuple[dict[st
         if not all(value <= limit for value, limit in zip(off, LIMITS[case.precision], strict=True)):
             raise AttemptError(f"{case}: expected {name} to agree with {first}, found differences of {off}")
         agreement[name] = f"differs from {first} by {off[0]:.1e} of the loss, {off[1]:.1e} of the gradient"
-    for program in programs.values():
-        program.set_dropout(case.dropout)
-    return {name: partial(program.step, batch) for name, program in programs.items()}, agreement
+    return agreement
 
 
 def flops(case: Case, name: str) -> int:
