@@ -204,6 +204,11 @@ def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(missing.shape, dtype=dtype, device=mask.device).masked_fill(missing, torch.finfo(dtype).min)
 
 
+def is_full(mask: Tensor) -> bool:
+    """Whether no position is padding, where asking is free: a GPU would have to wait for the answer."""
+    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
+
+
 class Encoder(nn.Module):
     """The stack that reads [prompt; text]."""
 
@@ -234,8 +239,9 @@ class Encoder(nn.Module):
             mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)
 
         x = self.dropout(E)
-        bias = self.relative_bias(x.size(1), x.size(1))
-        bias = bias + mask_bias(mask, bias.dtype)
+        bias = self.relative_bias(x.size(1), x.size(1))  # (1,H,N,N)
+        if not is_full(mask):
+            bias = bias + mask_bias(mask, bias.dtype)  # (B,H,N,N)
         for block in self.blocks:
             x = checkpoint(block, x, bias, use_reentrant=False) if self.recompute else block(x, bias)
         return self.dropout(self.norm(x)), mask

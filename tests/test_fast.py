@@ -279,3 +279,22 @@ def test_the_compiler_takes_the_model_whole(tmp_path: Path) -> None:
     for ours, theirs in zip(found[1], expected[1], strict=True):
         assert differ(ours, theirs) < 1e-5
     assert torch.equal(generate(t5, ids, mask, 4, prompt, tasks), answers)
+
+
+def test_a_batch_without_padding_shares_one_bias(plain: T5, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = random_batch((9, 9, 9), plain.config.vocab_size, seed=4)[0]
+    prompt, mask = new_prompt(plain, mixture=False), torch.ones(3, 9, dtype=torch.bool)
+    seen = []
+    attend = plain_file.Attention.attend
+    monkeypatch.setattr(
+        plain_file.Attention,
+        "attend",
+        lambda self, q, k, v, bias: seen.append(len(bias)) or attend(self, q, k, v, bias),
+    )
+    shared = plain.encoder(plain.embedding(ids), mask, prompt)[0]
+    assert set(seen) == {1}
+    padded = plain.encoder(
+        plain.embedding(torch.nn.functional.pad(ids, (0, 2))), torch.nn.functional.pad(mask, (0, 2)), prompt
+    )[0]
+    assert 3 in seen
+    assert differ(shared, padded[:, :-2]) < 1e-5
