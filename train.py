@@ -114,15 +114,35 @@ class Job:
         if bad is None:
             return
         step, found = bad
+        raise AttemptError(
+            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32, "
+            f"or --skip-bad-steps; what was trained up to the last evaluation is in {self.run.folder}; the step's "
+            f"training examples: {self.examples_of(step)}"
+        )
+
+    def examples_of(self, step: int) -> str:
+        """The first examples of a step, by their tasks and numbers."""
         names, sizes = [task["train"].task.name for task in self.splits], np.bincount(self.tokens.parts)
         rows = next(training_rows(self.tokens, self.options, step - 1))
         parts = [int(self.tokens.parts[row]) for row in rows]
         examples = [f"{names[part]} {row - sizes[:part].sum()}" for row, part in zip(rows, parts, strict=True)]
-        raise AttemptError(
-            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32; "
-            f"what was trained up to the last evaluation is in {self.run.folder}; the step's training examples: "
-            f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
-        )
+        return f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
+
+    def skipped(self) -> dict[str, Any]:
+        """What --skip-bad-steps has left out so far: how many steps, and of the first ones why and which examples."""
+        trainer = self.trainer
+        steps = [{"step": s, "found": why, "examples": self.examples_of(s)} for s, why in trainer.first_skipped]
+        return {"skipped": {"count": trainer.skipped, "first": steps}} if self.options.skip_bad_steps else {}
+
+    def check_progress(self) -> None:
+        """Raises AttemptError where every step since the last evaluation was skipped: what was trained is broken."""
+        trainer = self.trainer
+        if trainer.skipped and not trainer.losses and trainer.step > trainer.evaluated:
+            raise AttemptError(
+                f"steps {trainer.evaluated + 1} to {trainer.step}: expected a finite loss and gradient in some of them, "
+                f"found none; try a smaller --lr or --precision fp32; what was trained up to the last evaluation is in "
+                f"{self.run.folder}"
+            )
 
     def log_progress(self, bar: "tqdm[NoReturn]") -> None:
         self.check_finite()
@@ -135,6 +155,7 @@ class Job:
     def evaluate(self, bar: "tqdm[NoReturn]", signals: Signals) -> None:
         """Score dev, keep the best checkpoint, save what is needed to go on."""
         self.check_finite()
+        self.check_progress()
         trainer, loss = self.trainer, self.trainer.mean_loss()
         try:
             with signals.may_end_at_once():
@@ -148,7 +169,7 @@ class Job:
         trainer.evaluated, trainer.seconds = trainer.step, time.monotonic() - self.started
         selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
         record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
-        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1)}
+        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1), **self.skipped()}
         if mixture is not None:
             record["mixture"] = mixture
         if record["best"]:
@@ -158,6 +179,12 @@ class Job:
         self.save()
         for score in scores:
             bar.write(f"step {trainer.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
+        if trainer.skipped:
+            step, why = trainer.first_skipped[-1]
+            bar.write(
+                f"    skipped {trainer.skipped:,} steps so far, whose loss or gradient was not finite: "
+                f"step {step} ({why}; {self.examples_of(step)}), see {self.run.metrics.name}"
+            )
         for name, mixture in record.get("mixture", {}).items():
             weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
             bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
@@ -208,6 +235,7 @@ class Job:
             "seed": options.seed,
             "device": str(trainer.machine),
             "processes": distributed.size(),
+            **self.skipped(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)

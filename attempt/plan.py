@@ -1,5 +1,6 @@
 """What a run does, with nothing left open: its options, and what the data and the sources decide."""
 
+import argparse
 import dataclasses
 import json
 import math
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 from attempt.options import MACHINE_FLAGS, Options, difference
 
 
@@ -81,7 +82,7 @@ class Plan(Options):
         except (OSError, ValueError, RecursionError) as e:
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
-            raise AttemptError(f"{path}: expected the config.json of a run, found {e}{hint}") from None
+            raise AttemptError(f"{path}: expected the config.json of a run, found {briefly(e)}{hint}") from None
         return cls(**found)
 
     @staticmethod
@@ -93,3 +94,21 @@ class Plan(Options):
             good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
         if not good:
             raise ValueError(f"{name}: {value!r}")
+        check_value(name, value)
+
+
+FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raises ValueError at a value that the option's flag would not take."""
+    flag = FLAGS.get(name, {})
+    if value is None or (name == "prompt_length" and value == 0):  # of a baseline
+        return
+    if "choices" in flag and value not in flag["choices"]:
+        raise ValueError(f"{name}: {value!r}")
+    if "type" in flag:
+        try:
+            flag["type"](str(value))
+        except argparse.ArgumentTypeError as e:
+            raise ValueError(f"{name}: {e}") from None

@@ -74,13 +74,16 @@ class Run:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The complete lines; one that a killed process left half-written is passed over."""
+        """The complete lines; one that a killed process left half-written is passed over, and so is any other text."""
         records = []
-        for line in self.metrics.read_text(encoding="utf-8").split("\n") if self.metrics.exists() else []:
+        content = self.metrics.read_bytes() if self.metrics.exists() else b""
+        for line in content.decode("utf-8", errors="replace").split("\n"):
             try:
-                records.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                records.append(record)
         return records
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -120,6 +123,6 @@ class Run:
                 "command again, an imported run has nothing to go on with"
             )
         state = read_torch(path)
-        if not isinstance(state, dict) or not state.keys() >= {"step", "evaluated"}:
+        if not isinstance(state, dict) or not all(type(state.get(name)) is int for name in ("step", "evaluated")):
             raise AttemptError(f"{path}: expected the state of a run, found {type(state).__name__}")
         return state

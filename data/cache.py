@@ -93,6 +93,8 @@ def resumable(part: Path, source: str, want: Sums) -> tuple[int, str]:
     """(bytes at hand, their ETag); 0 bytes where nothing would show that the rest is of another file."""
     record = read_record(part)
     etag = str(record.get("etag", ""))
+    if not re.fullmatch("[ -~]{0,500}", etag):  # a header cannot carry anything else
+        etag = ""
     if not part.is_file() or record.get("url") != source or not (etag or want.sha256):
         return 0, ""
     return part.stat().st_size, etag
