@@ -139,7 +139,7 @@ class Job:
         trainer = self.trainer
         if trainer.skipped and not trainer.losses and trainer.step > trainer.evaluated:
             raise AttemptError(
-                f"steps {trainer.evaluated + 1} to {trainer.step}: expected a finite loss and gradient in some of them, "
+                f"steps {trainer.evaluated + 1} to {trainer.step}: expected a finite loss and gradient in some, "
                 f"found none; try a smaller --lr or --precision fp32; what was trained up to the last evaluation is in "
                 f"{self.run.folder}"
             )
@@ -244,7 +244,9 @@ class Job:
         if len(options.task) > 1:
             dev, test = result["mean"].values()
             print(f"best (step {trainer.best_step}): mean of the tasks' first metrics: dev {dev:.2f}, test {test:.2f}")
-        print(f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.iterdir()))}", flush=True)
+        print(
+            f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.glob('[!.]*')))}", flush=True
+        )
         distributed.wait_for_all()  # the folder is complete for all of them
 
 
@@ -377,14 +379,21 @@ def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
 
 def train_run(options: Options, dry_run: bool = False) -> None:
     """One run, from its first or its last saved step to its result.json."""
-    resumed = isinstance(options, Plan)
-    if not (resumed or dry_run):
-        distributed.decided(Run(options.folder()).check_empty)
-    job = prepare(options)
-    summarize(job)
     if dry_run:
+        job = prepare(options)
+        summarize(job)
         show_batch(job)
         return
+    run = Run(options.folder())
+    with run.held():
+        if not isinstance(options, Plan):
+            distributed.decided(run.check_empty)
+        job = prepare(options)
+        summarize(job)
+        work(job, resumed=isinstance(options, Plan))
+
+
+def work(job: Job, *, resumed: bool) -> None:
     if resumed:
         processes = job.trainer.restore(job.run.load_state())
         job.run.create(job.options)  # which --change may have changed

@@ -45,9 +45,7 @@ def missing_sources(options: Options) -> Advised:
     ]
     if model in AUTHORS_PROMPTS:
         archive = f"https://homes.cs.washington.edu/~akari/models/attempt/{AUTHORS_PROMPTS[model]}.zip"
-        lines.append(
-            f"The authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt"
-        )
+        lines.append(f"The authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt")
     first = f"--method {options.method}: expected source prompts, found none under runs/. Train some first:"
     return Advised(first, *lines)
 

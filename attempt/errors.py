@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable
 
-
 LONGEST = 2000  # characters of a message
 
 
@@ -34,7 +33,7 @@ class AttemptError(Exception):
         super().__init__(one_line(message))
 
 
-class Advised(AttemptError):
+class Advised(AttemptError):  # noqa: N818
     """An error with more lines, such as commands to copy; none of them quotes a file."""
 
     def __init__(self, message: str, *lines: str) -> None:

@@ -273,8 +273,8 @@ class Options:
     )
     skip_bad_steps: bool = flag(
         "training",
-        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); a GPU is waited "
-        "for at every step",
+        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); a GPU is "
+        "waited for at every step",
         False,
         action="store_true",
     )

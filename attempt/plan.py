@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
 from attempt.errors import AttemptError, briefly
-from attempt.options import MACHINE_FLAGS, Options, difference
+from attempt.files import sha256_of
+from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Plan(Options):
     out: str = ""
     asked: list[str] = field(default_factory=list)
     """Which of the options that may be left open the user gave."""
+    sums: list[str] = field(default_factory=list)
+    """The user's own files: "train_file SHA-256" and so on."""
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
@@ -57,7 +60,7 @@ class Plan(Options):
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
         asked = [f.name for f in dataclasses.fields(Options) if f.default is None and f.name in given]
-        return cls(**{**derived, **given, "steps": steps, "asked": asked})
+        return cls(**{**derived, **given, "steps": steps, "asked": asked, "sums": sums_of(options)})
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -67,7 +70,12 @@ class Plan(Options):
             same = name not in self.asked if value is None else value == getattr(self, name)
             if name not in MACHINE_FLAGS and not same:
                 found.append(difference(name, value, getattr(self, name)))
-        return found
+        return found or self.changed_files()
+
+    def changed_files(self) -> list[str]:
+        """Which of the user's files are others than when the run was started."""
+        now = sums_of(self)
+        return [f"{spelled(was.partition(' ')[0])} with another content" for was in self.sums if was not in now]
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -95,6 +103,12 @@ class Plan(Options):
         if not good:
             raise ValueError(f"{name}: {value!r}")
         check_value(name, value)
+
+
+def sums_of(options: Options) -> list[str]:
+    """The SHA-256 of each of the user's own files; one that is not there is told where it is read."""
+    paths = {name: getattr(options, name) for name in ("train_file", "dev_file", "test_file")}
+    return [f"{name} {sha256_of(Path(path))}" for name, path in paths.items() if path and Path(path).is_file()]
 
 
 FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}

@@ -49,10 +49,11 @@ def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks)
             if command.dry_run:
                 show_part(part, command.seeds, train_run)
             elif command.seeds:
-                for seed in command.seeds:
-                    out = str(part.folder() / f"seed-{seed}")
-                    train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
-                summarize_seeds(part.folder(), list(command.seeds))
+                with Run(part.folder()).held():
+                    for seed in command.seeds:
+                        out = str(part.folder() / f"seed-{seed}")
+                        train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
+                    summarize_seeds(part.folder(), list(command.seeds))
             else:
                 train_one(part, train_run, check_tasks)
         except AttemptError as e:
@@ -87,7 +88,8 @@ def searches(options: Options) -> bool:
 
 def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
     if searches(options):
-        train_spot(options, train_run, check_tasks)
+        with Run(options.folder()).held():
+            train_spot(options, train_run, check_tasks)
     else:
         train_or_keep(options, train_run)
 

@@ -14,7 +14,6 @@ from attempt.optimizer import Adafactor, learning_rate_factor
 from attempt.plan import Plan
 from model.t5 import T5
 
-
 MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
 
 
@@ -167,7 +166,12 @@ class Trainer:
             raise ValueError(f"step {step}, evaluated at {state['evaluated']}, in a run of {self.options.steps}")
         if not isinstance(losses, Tensor) or losses.ndim != 1 or not losses.is_floating_point():
             raise ValueError("losses that are no list of numbers")
-        for name, kinds in (("best", (float, int)), ("best_step", (int,)), ("seconds", (float, int)), ("skipped", (int,))):
+        for name, kinds in (
+            ("best", (float, int)),
+            ("best_step", (int,)),
+            ("seconds", (float, int)),
+            ("skipped", (int,)),
+        ):
             if type(state[name]) not in kinds:
                 raise TypeError(f"{name} {state[name]!r:.50}")
         fields = {"task", "split", "metrics", "invalid", "examples", "answers"}
@@ -199,8 +203,10 @@ def check_moments(parameter: Tensor, state: dict[str, Any]) -> None:
     if state.keys() not in whole:
         raise ValueError(f"an optimizer's state of {', '.join(map(str, state)):.100}")
     for name, value in state.items():
-        good = tuple(value.shape) in map(tuple, fitting[name]) and value.is_floating_point() if isinstance(value, Tensor) else (
-            name == "step" and type(value) is int and value >= 0
+        good = (
+            tuple(value.shape) in map(tuple, fitting[name]) and value.is_floating_point()
+            if isinstance(value, Tensor)
+            else (name == "step" and type(value) is int and value >= 0)
         )
         if not good:
             raise ValueError(f"an optimizer's {name} of another shape or kind")

@@ -100,7 +100,9 @@ def read_weights(folder: Path, model: T5) -> Iterator[tuple[str, Tensor]]:
         elif name in DUPLICATES or name == UNUSED:
             spare[name] = tensor
         else:
-            raise AttemptError(f"{file}: expected the tensors of a T5 with this config.json, found another: {name!r:.200}")
+            raise AttemptError(
+                f"{file}: expected the tensors of a T5 with this config.json, found another: {name!r:.200}"
+            )
     missing = [theirs for theirs in wanted if theirs not in found]
     if missing:
         raise AttemptError(f"{folder}: expected {len(wanted)} tensors, {len(missing)} are missing: {_some(missing)}")

@@ -78,7 +78,7 @@ def _check_entry(name: str, entry: dict[str, object]) -> Span:
     dtype, shape, offsets = DTYPES[str(entry["dtype"])], entry["shape"], entry["data_offsets"]
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"tensor {name:.200}: {str(numbers):.200} is no list of sizes")
+            raise ValueError(f"tensor {name:.200}: {numbers!s:.200} is no list of sizes")
     assert isinstance(shape, list) and isinstance(offsets, list)
     if math.prod(n or 1 for n in shape) > MAX_NUMBERS:  # an empty tensor can still have a side of any length
         raise ValueError(f"tensor {name:.200}: shape {shape} is too large")
@@ -91,7 +91,9 @@ def _check_cover(path: Path, spans: dict[str, Span], size: int) -> None:
     position = 0
     for name, (_, _, begin, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != position:
-            raise AttemptError(f"{path}: expected tensor {name:.200} at byte {position} of the data, found it at {begin}")
+            raise AttemptError(
+                f"{path}: expected tensor {name:.200} at byte {position} of the data, found it at {begin}"
+            )
         position = end
     if position != size:
         raise AttemptError(f"{path}: expected {position} bytes of data, found {size}: cut or damaged; fetch it again")

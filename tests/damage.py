@@ -1,29 +1,39 @@
-"""Damages that know a file's format: JSON, safetensors, zip, pickle, NumPy's and protobuf's; used by fuzz_checkpoints.py.
+"""Damages that know a file's format: JSON, safetensors, NumPy's and protobuf's; damage_torch.py has PyTorch's.
 
 What comes out is still nearly right, so that it reaches the checks behind those of the format. `fuzz_files.mutated`
 damages the bytes of any file.
 """
 
+import hashlib
 import io
 import json
-import pickletools
 import random
 import struct
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from fuzz_files import mutated
-from torch import Tensor
 
 Damage = Callable[[bytes, random.Random], bytes]
 
 ODD = [
     *(None, True, False, 0, 1, -1, 2, 3, 7, 2**31, 2**53 + 1, 2**63, 2**64, -(2**63), 10**40, 0.5, -0.0, 1e308),
-    *(float("nan"), float("inf"), float("-inf"), "", " ", "0", "5", "prompt", "a\nb", "\x1b[31m", "\0", "\ud800", "é" * 9),
+    *(
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "",
+        " ",
+        "0",
+        "5",
+        "prompt",
+        "a\nb",
+        "\x1b[31m",
+        "\0",
+        "\ud800",
+        "é" * 9,
+    ),
     *("x" * 5000, "../../etc/passwd", "/etc/passwd", "..", ".", "a/b", [], {}, [[]], [None], [0], [1, 2, 3], [-1, 5]),
     *(["a", "b"], {"a": 1}, {"": {}}, [{}] * 3, "F32", "I64", "U8", "BF16", "F8_E4M3", "vocab", "attempt", "spot"),
 ]
@@ -76,7 +86,12 @@ def odd_value(value: Any, draw: random.Random) -> Any:
     if isinstance(value, list) and value and draw.random() < 0.8:
         i = draw.randrange(len(value))
         return draw.choice(
-            ([*value[:i], odd_value(value[i], draw), *value[i + 1 :]], value[:i] + value[i + 1 :], value + value, value * 50)
+            (
+                [*value[:i], odd_value(value[i], draw), *value[i + 1 :]],
+                value[:i] + value[i + 1 :],
+                value + value,
+                value * 50,
+            )
         )
     if type(value) is int and draw.random() < 0.6:
         return value + draw.choice((-1, 1, 2, -(2**40), 2**40, value, 10**20))
@@ -130,11 +145,15 @@ def _change_entry(header: dict[str, Any], draw: random.Random) -> None:
         entry["dtype"], factor = draw.choice((("F16", 2), ("BF16", 2), ("U8", 4), ("BOOL", 4), ("I32", 1)))
         entry["shape"] = [*entry["shape"][:-1], entry["shape"][-1] * factor] if entry["shape"] else [factor]
     elif kind == 2:
-        entry["shape"] = draw.choice((entry["shape"][::-1], [1, *entry["shape"]], [*entry["shape"], 1], entry["shape"][1:]))
+        entry["shape"] = draw.choice(
+            (entry["shape"][::-1], [1, *entry["shape"]], [*entry["shape"], 1], entry["shape"][1:])
+        )
     else:
         begin, end = entry["data_offsets"]
         moved = draw.choice(((begin + 4, end + 4), (end, begin), (-4, end), (begin, 2**62), (-(2**63), 2**63)))
-        entry["data_offsets"] = draw.choice(([*moved], [begin], [begin, end, end], [float(begin), end], [str(begin), end]))
+        entry["data_offsets"] = draw.choice(
+            ([*moved], [begin], [begin, end, end], [float(begin), end], [str(begin), end])
+        )
 
 
 def _packed(text: bytes, data: bytes) -> bytes:
@@ -151,152 +170,6 @@ def numbers(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-# ---- PyTorch's files ----
-
-EVIL = (  # what a pickle may do to a reader that executes it: make a folder
-    b"\x80\x02cposix\nmkdir\nX\x06\0\0\0marker\x85R.",
-    b"\x80\x02c__builtin__\nexec\nX\x1e\0\0\0import os; os.mkdir('marker')  \x85R.",
-    b"\x80\x04\x8c\x05posix\x8c\x05mkdir\x93\x8c\x06marker\x85R.",
-    b"\x80\x02ctorch.serialization\nload\nX\x06\0\0\0marker\x85R.",
-    b"\x80\x02ctorch\nset_default_dtype\nctorch\nfloat64\n\x85R.",
-    b"\x80\x02cbuiltins\ngetattr\n\x8c\x02os\x8c\x06system\x86R.",
-    b"(iposix\nmkdir\n.",
-)
-
-
-def pickled(content: bytes, draw: random.Random) -> bytes:
-    """Another pickle: other names, numbers, opcodes that are gone, doubled or in another order; or one that acts."""
-    if draw.random() < 0.1:
-        return draw.choice(EVIL)
-    try:
-        places = [at for _, _, at in pickletools.genops(content) if at is not None]
-    except ValueError:  # of several pickles in a row the first alone counts
-        return mutated(content, draw)
-    ends = [*places[1:], len(content)]
-    pieces = [content[a:b] for a, b in zip(places, ends, strict=True)]
-    for _ in range(draw.choice((1, 1, 2, 5))):
-        i, j = draw.randrange(len(pieces)), draw.randrange(len(pieces))
-        kind, piece = draw.randrange(8), pieces[i]
-        if kind == 0:
-            pieces[i] = b""
-        elif kind == 1:
-            pieces[i] = piece * draw.choice((2, 100, 10_000))
-        elif kind in (2, 3):
-            pieces[i] = pieces[j]
-        elif kind == 4:
-            pieces[i] = piece + draw.choice((b"N", b"]", b"}", b"(", b"0", b"K\x05", b"\x8a\x08" + b"\x7f" * 8, b"\x85", b"R", b"Q"))
-        else:
-            pieces[i] = _other_argument(piece, draw)
-    return b"".join(pieces)
-
-
-def _other_argument(piece: bytes, draw: random.Random) -> bytes:
-    """An opcode with another number or name."""
-    code = piece[:1]
-    if code == b"c":
-        names = (b"cbuiltins\neval\n", b"ctorch\nLongStorage\n", b"ctorch\nfloat64\n", b"ccollections\nOrderedDict\n",
-                 b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_sparse_tensor\n",
-                 b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n", b"ctorch\nBoolStorage\n", b"ctorch\nSize\n",
-                 b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._tensor\n_rebuild_from_type_v2\n", b"cx" * 500 + b"\n\xff\n")  # fmt: skip
-        return draw.choice(names)
-    if code in (b"K", b"M", b"J"):
-        size = {b"K": 1, b"M": 2, b"J": 4}[code]
-        big = (b"J\xff\xff\xff\x7f", b"J\0\0\0\x80", b"\x8a\x05\0\0\0\0\x40", b"\x8a\x08" + b"\xff" * 7 + b"\x7f")
-        return draw.choice((code + draw.randbytes(size), *big, b"K\0", b"K\x01", b"G\x7f\xf8" + bytes(6), b"N", b"X\0\0\0\0"))
-    if code == b"X":
-        return draw.choice((b"X\0\0\0\0", b"X\xff\xff\xff\x7f", b"X\x04\0\0\0cuda", b"X\x04\0\0\0meta", b"X\x03\0\0\0\x1b[m", b"N"))
-    return draw.choice((b"", piece[:-1], piece + b"\0"))
-
-
-def torch_zip(content: bytes, draw: random.Random) -> bytes:
-    """Members that are gone, cut, renamed, doubled, packed, or longer than they are; another pickle; other numbers."""
-    if content[:2] != b"PK":
-        return pickled(content, draw)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [(name, archive.read(name)) for name in archive.namelist()]
-    packing, names = zipfile.ZIP_STORED, [name for name, _ in members]
-    i = draw.choice([i for i, name in enumerate(names) if "/data" in name] or [0])
-    name, inside = members[i]
-    kind = draw.randrange(9)
-    if kind == 0:
-        del members[i]
-    elif kind == 1:
-        members[i] = (name, inside[: draw.randrange(len(inside) + 1)])
-    elif kind == 2:
-        members[i] = (draw.choice((name + "x", "../../x", "/x/data.pkl", "archive/data/99", "\x1b[31m", "é")), inside)
-    elif kind == 3:
-        members.append(draw.choice(((name, b"x"), ("other/data.pkl", inside), ("archive/version", b"999999999999"))))
-    elif kind == 4:
-        packing = zipfile.ZIP_DEFLATED
-        members[i] = (name, inside + bytes(draw.choice((0, 0, 300_000_000))) if draw.random() < 0.02 else inside)
-    elif kind == 5 and "data.pkl" not in name:
-        members[i] = (name, numbers(inside, draw))
-    else:
-        j = next((i for i, name in enumerate(names) if name.endswith("data.pkl")), 0)
-        members[j] = (names[j], pickled(members[j][1], draw))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", packing) as archive:
-        for name, inside in members:
-            archive.writestr(name, inside)
-    packed = bytearray(buffer.getvalue())
-    if draw.random() < 0.1:  # sizes in the directory
-        at = packed.rfind(b"PK\x01\x02") + draw.choice((20, 24, 42))
-        packed[at : at + 4] = draw.choice((b"\xff" * 4, bytes(4), b"\0\0\0\x7f"))
-    return bytes(packed)
-
-
-def odd_tensor(tensor: Tensor, draw: random.Random) -> object:
-    """Something that PyTorch stores, and that is no plain tensor of this shape."""
-    huge = torch.zeros(1).expand(2**18, 2**20) if tensor.ndim != 3 else torch.zeros(1).expand(4, 2**18, 2**20)
-    made: list[Callable[[], object]] = [
-        *(lambda: huge, lambda: tensor[:0], lambda: tensor[None], lambda: tensor.flatten(), lambda: tensor.mT),
-        *(lambda: tensor.double(), lambda: tensor.half(), lambda: tensor.bfloat16(), lambda: tensor.long(), tensor.bool),
-        *(lambda: tensor.to(torch.complex64), lambda: tensor.to("meta"), tensor.to_sparse, tensor.to_mkldnn),
-        lambda: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
-        *(lambda: torch.nn.Parameter(tensor), lambda: tensor.as_strided(tensor.shape, [0] * tensor.ndim)),
-        *(lambda: tensor * float("nan"), lambda: tensor + float("inf"), lambda: tensor.double() * 1e300),
-        *(lambda: tensor.to(torch.float8_e5m2), lambda: torch.nested.nested_tensor([tensor, tensor])),
-        *(lambda: torch.conj(tensor.to(torch.complex64)).imag, lambda: tensor.tolist(), lambda: {"a": tensor}),
-        *(lambda: None, lambda: "text\n", lambda: 5, lambda: [tensor], lambda: torch.Size([2]), lambda: torch.float32),
-        *(lambda: torch.tensor(1.0), lambda: torch.empty(0), lambda: torch.empty(0, 2**40), tensor.untyped_storage),
-    ]
-    try:
-        return draw.choice(made)()
-    except RuntimeError:  # not for a tensor of this kind
-        return tensor.to("meta")
-
-
-def torch_objects(content: bytes, draw: random.Random) -> bytes:
-    """A file of torch.save with another object in the place of one of its tensors, or around all, old or new format."""
-    found = torch.load(io.BytesIO(content), weights_only=True)
-    changed = _replaced(found, draw)
-    if draw.random() < 0.1:
-        changed = draw.choice(([changed], {"a": changed}, {1: changed, None: 2}, (changed, changed), {}, [], None))
-    buffer = io.BytesIO()
-    try:
-        torch.save(changed, buffer, _use_new_zipfile_serialization=draw.random() < 0.7)
-    except Exception:  # some of these cannot be stored in the old format
-        return mutated(content, draw)
-    return buffer.getvalue()
-
-
-def _replaced(value: Any, draw: random.Random) -> Any:
-    if isinstance(value, Tensor):
-        return odd_tensor(value.detach(), draw)
-    if isinstance(value, dict) and value:
-        key = draw.choice(list(value))
-        kind = draw.randrange(12)
-        if kind == 0:
-            return {k: v for k, v in value.items() if k != key}
-        if kind == 1:
-            return {**value, draw.choice((5, "more", "\n", ("a", "b"), None, b"bytes", "x" * 5000)): value[key]}
-        return {**value, key: _replaced(value[key], draw)}
-    if isinstance(value, list) and value:
-        i = draw.randrange(len(value))
-        return draw.choice(([*value[:i], _replaced(value[i], draw), *value[i + 1 :]], value[:i], value + value))
-    return draw.choice([*ODD, torch.ones(3), torch.ones(3, dtype=torch.uint8)])
-
-
 # ---- NumPy's and protobuf's ----
 
 
@@ -308,15 +181,36 @@ def npy(content: bytes, draw: random.Random) -> bytes:
     if kind == 0:
         return content[:10] + content[10 : 10 + length] + numbers(data, draw)
     if kind == 1:
-        header["shape"] = draw.choice(((2**40, 2**20), (-1, 8), (0, 8), (3,), (8, 3), (3, 8, 1), (), "x", (3.0, 8), None, (True, 24)))
+        header["shape"] = draw.choice(
+            ((2**40, 2**20), (-1, 8), (0, 8), (3,), (8, 3), (3, 8, 1), (), "x", (3.0, 8), None, (True, 24))
+        )
     elif kind == 2:
-        kinds = ("|O", "<f8", ">f4", "<f2", "<i4", "|S96", "<U24", "<M8[s]", "<c16", "|V4", "<f1000000000", "f", 5, None)
+        kinds = (
+            "|O",
+            "<f8",
+            ">f4",
+            "<f2",
+            "<i4",
+            "|S96",
+            "<U24",
+            "<M8[s]",
+            "<c16",
+            "|V4",
+            "<f1000000000",
+            "f",
+            5,
+            None,
+        )
         header["descr"] = draw.choice((*kinds, [("a", "<f4")], [("a", "<f4", (2**30,))], [("x" * 5000, "<f4")]))
     elif kind == 3:
         header["fortran_order"] = draw.choice((True, 1, None, "x"))
     elif kind == 4:
         header = draw.choice(({}, {**header, "more": 1}, [], {"shape": (1, 1)}))
-    text = repr(header).encode() if kind != 5 else draw.choice((b"__import__('os').mkdir('marker')", b"(" * 5000, b"9" * 9000))
+    text = (
+        repr(header).encode()
+        if kind != 5
+        else draw.choice((b"__import__('os').mkdir('marker')", b"(" * 5000, b"9" * 9000))
+    )
     version = draw.choice((b"\x01\0", b"\x01\0", b"\x02\0", b"\x03\0", b"\x09\0"))
     size = struct.pack("<H" if version == b"\x01\0" else "<I", len(text) + 1)
     return content[:6] + version + size + text + b"\n" + data
@@ -387,8 +281,6 @@ def _varint(number: int) -> bytes:
 
 def token_words(content: bytes, draw: random.Random) -> bytes:
     """A set of data/token_cache.py with other numbers in it, and the sum that belongs to them."""
-    import hashlib  # noqa: PLC0415
-
     words = np.load(io.BytesIO(content)).copy()
     at = draw.randrange(4, 10) if draw.random() < 0.7 else draw.randrange(4, len(words))
     words[at] = draw.choice((-1, 0, 1, 2, 4, 8, 2**31, 2**62, -(2**63), int(words[at]) + 1, len(words)))
@@ -396,17 +288,3 @@ def token_words(content: bytes, draw: random.Random) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, words)
     return buffer.getvalue()
-
-
-def for_file(path: Path) -> Damage:
-    """The damages that suit a file's format, by its name."""
-    kinds: dict[str, Damage] = {
-        ".json": json_text,
-        ".jsonl": json_lines,
-        ".safetensors": safetensors,
-        ".pt": any_of(torch_zip, torch_objects),
-        ".bin": any_of(torch_zip, torch_objects),
-        ".npy": npy,
-        ".model": protobuf,
-    }
-    return kinds.get(path.suffix, mutated)

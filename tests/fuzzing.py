@@ -6,6 +6,7 @@ process, no hang, little memory. A crash or hang ends the child process; another
 
 import argparse
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -96,7 +97,9 @@ def _with_child(subject: Subject, inputs: range, seed: int, keep: Path | None, o
     os.close(out)
     _, status = os.waitpid(child, 0)
     if status and not problem:
-        problem = f"the process ended by {'signal' if os.WIFSIGNALED(status) else 'status'} {status & 127 or status >> 8}"
+        problem = (
+            f"the process ended by {'signal' if os.WIFSIGNALED(status) else 'status'} {status & 127 or status >> 8}"
+        )
     if problem:
         _keep(subject, seed, where, problem, keep, outcome)
         return where + 1
@@ -115,6 +118,7 @@ def _read_all(subject: Subject, inputs: range, seed: int, into: int) -> None:
     """The child process: it never returns."""
     status = 1
     try:
+        faulthandler.disable()  # pytest's: a crash is told by its status
         torch.set_num_threads(1)  # the parent's other threads do not exist here
         warnings.simplefilter("ignore")
         _limit_memory()
@@ -184,8 +188,10 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def command(doc: str, names: Sequence[str], subjects: Callable[[str], contextlib.AbstractContextManager[Subject]]) -> int:
-    """The command of fuzz_files.py and fuzz_checkpoints.py; subjects: makes the one of a name, its files in a folder."""
+def command(
+    doc: str, names: Sequence[str], subjects: Callable[[str], contextlib.AbstractContextManager[Subject]]
+) -> int:
+    """The command of fuzz_files.py and fuzz_checkpoints.py; subjects: the one of a name, in a folder."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--count", type=int, default=10_000, help="inputs a reader (default: 10000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default: 0)")

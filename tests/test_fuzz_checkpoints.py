@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from damage import for_file
+from damage_torch import for_file
 from fuzz_checkpoints import READERS, subject
 from fuzzing import fuzz
 

@@ -75,7 +75,9 @@ def test_a_wrong_end_is_noticed(problem: str, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(subject, "read", read)
     outcome = fuzz(subject, 2, 0)
-    assert [f"input {i}: " in failure and problem in failure for i, failure in enumerate(outcome.failures)] == [True] * 2
+    assert [f"input {i}: " in failure and problem in failure for i, failure in enumerate(outcome.failures)] == [
+        True
+    ] * 2
 
 
 def test_a_message_is_one_line_of_visible_characters() -> None:
