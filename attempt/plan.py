@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -116,7 +117,7 @@ FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}
 
 def check_value(name: str, value: Any) -> None:
     """Raises ValueError at a value that the option's flag would not take."""
-    flag = FLAGS.get(name, {})
+    flag: Mapping[str, Any] = FLAGS.get(name, {})
     if value is None or (name == "prompt_length" and value == 0):  # of a baseline
         return
     if "choices" in flag and value not in flag["choices"]:

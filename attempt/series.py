@@ -277,10 +277,10 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
                 scores.setdefault((score["task"], score["split"], metric), []).append(value)
         for split, value in result["mean"].items():
             scores.setdefault(("mean", split, "first metrics"), []).append(value)
-    for name, values in scores.items():
+    for key, values in scores.items():
         if len(values) != len(seeds):
             expected = f"{folder}: expected each run of the series to have every score once"
-            raise AttemptError(f"{expected}, found {len(values)} of {' '.join(name)} in {len(seeds)} runs")
+            raise AttemptError(f"{expected}, found {len(values)} of {' '.join(key)} in {len(seeds)} runs")
     records = [
         {"task": task, "split": split, "metric": metric, **spread(values)}
         for (task, split, metric), values in scores.items()

@@ -196,18 +196,17 @@ class Trainer:
 
 def check_moments(parameter: Tensor, state: dict[str, Any]) -> None:
     """Raises ValueError where an optimizer's state cannot be that of this parameter: torch.optim looks at no shapes."""
-    shape = parameter.shape
-    fitting = {"exp_avg": [shape], "exp_avg_sq": [shape], "v": [shape], "step": [()]}
-    fitting |= {"rows": [(*shape[:-1], 1)], "columns": [(*shape[:-2], 1, *shape[-1:])]}
+    shape = tuple(parameter.shape)
+    fitting = {"exp_avg": shape, "exp_avg_sq": shape, "v": shape, "step": ()}
+    fitting |= {"rows": (*shape[:-1], 1), "columns": (*shape[:-2], 1, *shape[-1:])}
     whole = ({"step", "exp_avg", "exp_avg_sq"}, {"step", "v"}, {"step", "rows", "columns"}, set[str]())
     if state.keys() not in whole:
         raise ValueError(f"an optimizer's state of {', '.join(map(str, state)):.100}")
     for name, value in state.items():
-        good = (
-            tuple(value.shape) in map(tuple, fitting[name]) and value.is_floating_point()
-            if isinstance(value, Tensor)
-            else (name == "step" and type(value) is int and value >= 0)
-        )
+        if isinstance(value, Tensor):
+            good = tuple(value.shape) == fitting[name] and value.is_floating_point()
+        else:
+            good = name == "step" and type(value) is int and value >= 0
         if not good:
             raise ValueError(f"an optimizer's {name} of another shape or kind")
 

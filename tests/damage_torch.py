@@ -40,7 +40,7 @@ def pickled(content: bytes, draw: random.Random) -> bytes:
         if kind == 0:
             pieces[i] = b""
         elif kind == 1:
-            pieces[i] = piece * draw.choice((2, 100, 10_000))
+            pieces[i] = piece * (draw.choice((2, 100, 10_000)) if len(piece) < 50 else 2)
         elif kind in (2, 3):
             pieces[i] = pieces[j]
         elif kind == 4:

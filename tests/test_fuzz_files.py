@@ -56,14 +56,14 @@ ENDS = {
     "ended by status 1": lambda: os._exit(1),
     "TimeoutError": endless(deaf=False),
     "no end in": endless(deaf=True),
-    "MB more memory": lambda: HELD.append(bytearray(b"x") * 50_000_000),
+    "MB more memory": lambda: HELD.append(bytearray(b"x") * 100_000_000),
 }
 
 
 @pytest.mark.parametrize("problem", ENDS)
 def test_a_wrong_end_is_noticed(problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the inputs after it are read all the same."""
-    monkeypatch.setattr(fuzzing, "SECONDS", 0.05)
+    monkeypatch.setattr(fuzzing, "SECONDS", 0.3)
     monkeypatch.setattr(fuzzing, "MEGABYTES", 20)
     subject, reads = Reader("checksums", tmp_path), 0
 
