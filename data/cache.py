@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attempt.errors import AttemptError
-from attempt.files import sha256_of as sha256_of
 
 if sys.platform != "win32":  # there, two processes must not download the same file at once
     import fcntl
