@@ -117,15 +117,35 @@ class Job:
         if bad is None:
             return
         step, found = bad
+        raise AttemptError(
+            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32, "
+            f"or --skip-bad-steps; what was trained up to the last evaluation is in {self.run.folder}; the step's "
+            f"training examples: {self.examples_of(step)}"
+        )
+
+    def examples_of(self, step: int) -> str:
+        """The first examples of a step, by their tasks and numbers."""
         names, sizes = [task["train"].task.name for task in self.splits], np.bincount(self.tokens.parts)
         rows = next(training_rows(self.tokens, self.options, step - 1))
         parts = [int(self.tokens.parts[row]) for row in rows]
         examples = [f"{names[part]} {row - sizes[:part].sum()}" for row, part in zip(rows, parts, strict=True)]
-        raise AttemptError(
-            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32; "
-            f"what was trained up to the last evaluation is in {self.run.folder}; the step's training examples: "
-            f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
-        )
+        return f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
+
+    def skipped(self) -> dict[str, Any]:
+        """What --skip-bad-steps has left out so far: how many steps, and of the first ones why and which examples."""
+        trainer = self.trainer
+        steps = [{"step": s, "found": why, "examples": self.examples_of(s)} for s, why in trainer.first_skipped]
+        return {"skipped": {"count": trainer.skipped, "first": steps}} if self.options.skip_bad_steps else {}
+
+    def check_progress(self) -> None:
+        """Raises AttemptError where every step since the last evaluation was skipped: what was trained is broken."""
+        trainer = self.trainer
+        if trainer.skipped and not trainer.losses and trainer.step > trainer.evaluated:
+            raise AttemptError(
+                f"steps {trainer.evaluated + 1} to {trainer.step}: expected a finite loss and gradient in some, "
+                f"found none; try a smaller --lr or --precision fp32; what was trained up to the last evaluation is in "
+                f"{self.run.folder}"
+            )
 
     def log_progress(self, bar: "tqdm[NoReturn]") -> None:
         self.check_finite()
@@ -138,6 +158,7 @@ class Job:
     def evaluate(self, bar: "tqdm[NoReturn]", signals: Signals) -> None:
         """Score dev, keep the best checkpoint, save what is needed to go on."""
         self.check_finite()
+        self.check_progress()
         trainer, loss = self.trainer, self.trainer.mean_loss()
         try:
             with signals.may_end_at_once():
@@ -151,7 +172,7 @@ class Job:
         trainer.evaluated, trainer.seconds = trainer.step, time.monotonic() - self.started
         selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
         record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
-        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1)}
+        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1), **self.skipped()}
         if mixture is not None:
             record["mixture"] = mixture
         if record["best"]:
@@ -161,6 +182,12 @@ class Job:
         self.save()
         for score in scores:
             bar.write(f"step {trainer.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
+        if trainer.skipped:
+            step, why = trainer.first_skipped[-1]
+            bar.write(
+                f"    skipped {trainer.skipped:,} steps so far, whose loss or gradient was not finite: "
+                f"step {step} ({why}; {self.examples_of(step)}), see {self.run.metrics.name}"
+            )
         for name, mixture in record.get("mixture", {}).items():
             weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
             bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
@@ -211,6 +238,7 @@ class Job:
             "seed": options.seed,
             "device": str(trainer.machine),
             "processes": distributed.size(),
+            **self.skipped(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
@@ -219,7 +247,9 @@ class Job:
         if len(options.task) > 1:
             dev, test = result["mean"].values()
             print(f"best (step {trainer.best_step}): mean of the tasks' first metrics: dev {dev:.2f}, test {test:.2f}")
-        print(f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.iterdir()))}", flush=True)
+        print(
+            f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.glob('[!.]*')))}", flush=True
+        )
         distributed.wait_for_all()  # the folder is complete for all of them
 
 
@@ -325,14 +355,21 @@ def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
 
 def train_run(options: Options, dry_run: bool = False) -> None:
     """One run, from its first or its last saved step to its result.json."""
-    resumed = isinstance(options, Plan)
-    if not (resumed or dry_run):
-        distributed.decided(Run(options.folder()).check_empty)
-    job = prepare(options)
-    summarize(job)
     if dry_run:
+        job = prepare(options)
+        summarize(job)
         show_batch(job)
         return
+    run = Run(options.folder())
+    with run.held():
+        if not isinstance(options, Plan):
+            distributed.decided(run.check_empty)
+        job = prepare(options)
+        summarize(job)
+        work(job, resumed=isinstance(options, Plan))
+
+
+def work(job: Job, *, resumed: bool) -> None:
     if resumed:
         processes = job.trainer.restore(job.run.load_state())
         job.run.create(job.options)  # which --change may have changed

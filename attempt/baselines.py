@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 from attempt.files import write_whole
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5, RMSNorm
@@ -70,7 +70,7 @@ class TunedWeights:
         """Raises ValueError where the tensors are not those of this method and T5."""
         if state.keys() != self.weights.keys():
             odd = sorted(state.keys() ^ self.weights.keys())
-            raise ValueError(f"expected {len(self.weights)} tensors, found {len(state)}; only one has {odd[0]}")
+            raise ValueError(f"expected {len(self.weights)} tensors, found {len(state)}; only one has {odd[0]:.100}")
         for name, weight in self.weights.items():
             if state[name].shape != weight.shape:
                 raise ValueError(f"{name}: expected shape {tuple(weight.shape)}, found {tuple(state[name].shape)}")
@@ -120,6 +120,6 @@ def load_weights(path: Path, trained: TunedWeights) -> dict[str, Any]:
             raise ValueError(f"expected weights of --method {trained.method}, found {config['method']!r}")
         trained.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as e:
-        problem = " ".join(f"{e}".split())
+        problem = f"expected weights of --method {trained.method} for this T5, found others ({briefly(e)})"
         raise AttemptError(f"{path}: {problem}; is --model the one that they were trained with?") from None
     return config

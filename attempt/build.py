@@ -10,7 +10,7 @@ from torch import Tensor
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
 from attempt.checkpoint import load_prompts, load_sources, read_attention
-from attempt.errors import AttemptError
+from attempt.errors import Advised, AttemptError
 from attempt.options import Options
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
@@ -32,22 +32,22 @@ def find_sources(options: Options) -> tuple[Tensor, list[str]]:
             missing = ", ".join(str(run) for run in runs if run not in paths)
             print(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}", file=sys.stderr)
     if not paths:
-        raise AttemptError(missing_sources(options))
+        raise missing_sources(options)
     return load_sources(paths)
 
 
-def missing_sources(options: Options) -> str:
+def missing_sources(options: Options) -> Advised:
     """What to do about it: the command that trains them, and where the authors' own are."""
     model = options.model
-    text = (
-        f"--method {options.method}: expected source prompts, found none under runs/. Train some first:\n"
-        f"    python train.py --task {' '.join(SOURCES)} --separately --method prompt --model {model}\n"
-        "and give this command again, or name prompt files or run folders by --source-prompts PATH ..."
-    )
+    lines = [
+        f"    python train.py --task {' '.join(SOURCES)} --separately --method prompt --model {model}",
+        "and give this command again, or name prompt files or run folders by --source-prompts PATH ...",
+    ]
     if model in AUTHORS_PROMPTS:
         archive = f"https://homes.cs.washington.edu/~akari/models/attempt/{AUTHORS_PROMPTS[model]}.zip"
-        text += f"\nThe authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt"
-    return text
+        lines.append(f"The authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt")
+    first = f"--method {options.method}: expected source prompts, found none under runs/. Train some first:"
+    return Advised(first, *lines)
 
 
 def init_path(init: str | None) -> Path | None:

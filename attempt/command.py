@@ -12,7 +12,7 @@ from typing import Any
 from attempt.errors import AttemptError
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
-from attempt.plan import Plan
+from attempt.plan import Plan, sums_of
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}
@@ -203,12 +203,14 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
         for name, value in given.items()
         if name not in MACHINE_FLAGS and value != getattr(stored, name)
     ]
+    different = different or stored.changed_files()
     if change and different:
         print(f"changed    {', '.join(different)}", flush=True)
     else:
         refuse(folder, different)
     taken = {name: value for name, value in given.items() if name != "out" and (change or name in MACHINE_FLAGS)}
-    return dataclasses.replace(stored, out=str(folder), **taken)
+    plan = dataclasses.replace(stored, out=str(folder), **taken)
+    return dataclasses.replace(plan, sums=sums_of(plan)) if change else plan
 
 
 def refuse(folder: Path, differences: list[str]) -> None:

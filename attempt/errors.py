@@ -3,13 +3,45 @@
 import sys
 from collections.abc import Callable
 
+LONGEST = 2000  # characters of a message
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """The text on one line of visible characters, its middle left out where it is longer than `most`."""
+    if len(text) > most:
+        text = f"{text[: most * 2 // 3]} … {text[-most // 3 :]}"
+    if text.isprintable():
+        return text
+    shown = "".join(c if c.isprintable() else " " if c == "\n" else repr(c)[1:-1] for c in text)
+    return shown if len(shown) <= most + 3 else one_line(shown, most)
+
+
+def briefly(error: BaseException) -> str:
+    """An error on one short line."""
+    return one_line(" ".join(str(error).split())[:200]) or type(error).__name__
+
 
 class AttemptError(Exception):
     """A mistake that the user can mend: bad flags, bad files, no network.
 
-    The message is one line that says what was expected, what was found, where, and what to do next.
+    The message is one line that says what was expected, what was found, where, and what to do next. It may quote a
+    stranger's file: what cannot be printed is escaped, the middle of a long one is left out.
     The programs print it without a traceback and exit with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class Advised(AttemptError):  # noqa: N818
+    """An error with more lines, such as commands to copy; none of them quotes a file."""
+
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *self.lines])
 
 
 class NotFound(AttemptError):  # noqa: N818 - the name says what happened

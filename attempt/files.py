@@ -1,10 +1,19 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and folders that one program at a time writes to."""
 
 import contextlib
+import hashlib
 import os
+import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from attempt.errors import AttemptError
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = ".lock"
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -20,9 +29,81 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as e:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise AttemptError(
             f"{path}: cannot be written ({e.strerror}); free some space, or name another place"
         ) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in it last: without this, a power failure could bring the old file back."""
+    if sys.platform == "win32":  # which cannot open folders
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every file system can
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a folder, which is made if need be, for this process. Raises AttemptError where another one has it.
+
+    The system frees it when its holder ends, however it ends. A folder in which nothing was made is removed again.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    made = not folder.exists()
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # while it is held: whoever opened it sees that it is gone
+        os.close(handle)
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _lock(folder: Path) -> int:
+    """The open and locked lock file, with who holds it in it."""
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), os.stat(path)):
+                        break
+            except BlockingIOError:
+                holder = os.pread(handle, 200, 0).decode("utf-8", errors="replace") or "another process"
+                os.close(handle)
+                raise AttemptError(
+                    f"{folder}: expected a folder that no other program writes to, found {holder} at it; wait for it, "
+                    "end it, or give another --out"
+                ) from None
+            except OSError as e:  # some network file systems have no locks
+                print(f"note: {path} cannot be locked ({e.strerror}): start one program at a time", file=sys.stderr)
+                break
+            os.close(handle)  # its last holder removed it: the next one is another file
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as e:
+        raise AttemptError(f"{folder}: expected a folder to write to, found {e.strerror}; give another --out") from None
+    return handle

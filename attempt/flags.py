@@ -5,6 +5,8 @@ import math
 from dataclasses import MISSING, field
 from typing import Any, NoReturn
 
+from attempt.errors import one_line
+
 
 def positive(text: str) -> int:
     """A whole number from 1."""
@@ -63,7 +65,7 @@ def flag(group: str, text: str, default: Any = MISSING, **argparse_settings: Any
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors on one line."""
+    """argparse, with errors on one line, whatever a file of options holds."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")

@@ -271,6 +271,13 @@ class Options:
         type=number,
         metavar="NORM",
     )
+    skip_bad_steps: bool = flag(
+        "training",
+        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); a GPU is "
+        "waited for at every step",
+        False,
+        action="store_true",
+    )
     dropout: float | None = flag(
         "training", "share of dropped activations (default: the checkpoint's)", None, type=share
     )

@@ -1,16 +1,19 @@
 """What a run does, with nothing left open: its options, and what the data and the sources decide."""
 
+import argparse
 import dataclasses
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
-from attempt.errors import AttemptError
-from attempt.options import MACHINE_FLAGS, Options, difference
+from attempt.errors import AttemptError, briefly
+from attempt.files import sha256_of
+from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Plan(Options):
     out: str = ""
     asked: list[str] = field(default_factory=list)
     """Which of the options that may be left open the user gave."""
+    sums: list[str] = field(default_factory=list)
+    """The user's own files: "train_file SHA-256" and so on."""
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
@@ -56,7 +61,7 @@ class Plan(Options):
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
         asked = [f.name for f in dataclasses.fields(Options) if f.default is None and f.name in given]
-        return cls(**{**derived, **given, "steps": steps, "asked": asked})
+        return cls(**{**derived, **given, "steps": steps, "asked": asked, "sums": sums_of(options)})
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -66,7 +71,12 @@ class Plan(Options):
             same = name not in self.asked if value is None else value == getattr(self, name)
             if name not in MACHINE_FLAGS and not same:
                 found.append(difference(name, value, getattr(self, name)))
-        return found
+        return found or self.changed_files()
+
+    def changed_files(self) -> list[str]:
+        """Which of the user's files are others than when the run was started."""
+        now = sums_of(self)
+        return [f"{spelled(was.partition(' ')[0])} with another content" for was in self.sums if was not in now]
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -81,7 +91,7 @@ class Plan(Options):
         except (OSError, ValueError, RecursionError) as e:
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
-            raise AttemptError(f"{path}: expected the config.json of a run, found {e}{hint}") from None
+            raise AttemptError(f"{path}: expected the config.json of a run, found {briefly(e)}{hint}") from None
         return cls(**found)
 
     @staticmethod
@@ -93,3 +103,27 @@ class Plan(Options):
             good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
         if not good:
             raise ValueError(f"{name}: {value!r}")
+        check_value(name, value)
+
+
+def sums_of(options: Options) -> list[str]:
+    """The SHA-256 of each of the user's own files; one that is not there is told where it is read."""
+    paths = {name: getattr(options, name) for name in ("train_file", "dev_file", "test_file")}
+    return [f"{name} {sha256_of(Path(path))}" for name, path in paths.items() if path and Path(path).is_file()]
+
+
+FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raises ValueError at a value that the option's flag would not take."""
+    flag: Mapping[str, Any] = FLAGS.get(name, {})
+    if value is None or (name == "prompt_length" and value == 0):  # of a baseline
+        return
+    if "choices" in flag and value not in flag["choices"]:
+        raise ValueError(f"{name}: {value!r}")
+    if "type" in flag:
+        try:
+            flag["type"](str(value))
+        except argparse.ArgumentTypeError as e:
+            raise ValueError(f"{name}: {e}") from None

@@ -13,6 +13,8 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import torch
 from attempt import distributed
 from attempt.checkpoint import BEST
 from attempt.errors import AttemptError
-from attempt.files import write_whole
+from attempt.files import LOCK, held, sync_folder, write_whole
 from attempt.options import Options
 from model.checkpoint import read_torch
 
@@ -49,16 +51,31 @@ class Run:
 
         What a run leaves that was stopped before its first state was saved is no obstacle: nothing was trained yet.
         """
-        for place in (self.folder, *self.folder.parents):
-            if place.exists() and not place.is_dir():
-                raise AttemptError(f"{place}: expected a folder for the run, found a file; give another --out")
+        self.check_place()
         found = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         halves = {name for name in found if name.startswith(".") and name.endswith(".tmp")}  # see write_whole
-        if not found - halves <= {self.config.name, self.last.name, "state-new.pt"}:
+        if not found - halves <= {self.config.name, self.last.name, "state-new.pt", LOCK}:
             raise AttemptError(
                 f"{self.folder}: expected an empty or new folder for the run, found files; "
                 f"go on with that run by --resume {self.folder}, or give another --out"
             )
+
+    def check_place(self) -> None:
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise AttemptError(f"{place}: expected a folder for the run, found a file; give another --out")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder for this program while it writes there; of several processes rank 0 does so for all."""
+        with ExitStack() as stack:
+
+            def hold() -> None:
+                self.check_place()
+                stack.enter_context(held(self.folder))
+
+            distributed.decided(hold)
+            yield
 
     def create(self, options: Options) -> None:
         self.write_json(self.config, options.stored())
@@ -74,13 +91,16 @@ class Run:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The complete lines; one that a killed process left half-written is passed over."""
+        """The complete lines; one that a killed process left half-written is passed over, and so is any other text."""
         records = []
-        for line in self.metrics.read_text(encoding="utf-8").split("\n") if self.metrics.exists() else []:
+        content = self.metrics.read_bytes() if self.metrics.exists() else b""
+        for line in content.decode("utf-8", errors="replace").split("\n"):
             try:
-                records.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                records.append(record)
         return records
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -94,6 +114,7 @@ class Run:
         if self.state.exists():
             os.replace(self.state, self.state_before)
         os.replace(new, self.state)
+        sync_folder(self.folder)
 
     def load_state(self) -> dict[str, Any]:
         """The state to go on from, or the one before where it is damaged.
@@ -120,6 +141,6 @@ class Run:
                 "command again, an imported run has nothing to go on with"
             )
         state = read_torch(path)
-        if not isinstance(state, dict) or not state.keys() >= {"step", "evaluated"}:
+        if not isinstance(state, dict) or not all(type(state.get(name)) is int for name in ("step", "evaluated")):
             raise AttemptError(f"{path}: expected the state of a run, found {type(state).__name__}")
         return state

@@ -5,6 +5,7 @@ Every run has a folder of its own. The same command again keeps the finished run
 
 import dataclasses
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from attempt import distributed
 from attempt.build import find_sources
 from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_prompt
 from attempt.command import Command, refuse
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 from attempt.files import write_whole
 from attempt.options import MACHINE_FLAGS, Options, difference
 from attempt.plan import Plan
@@ -48,10 +49,11 @@ def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks)
             if command.dry_run:
                 show_part(part, command.seeds, train_run)
             elif command.seeds:
-                for seed in command.seeds:
-                    out = str(part.folder() / f"seed-{seed}")
-                    train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
-                summarize_seeds(part.folder(), list(command.seeds))
+                with Run(part.folder()).held():
+                    for seed in command.seeds:
+                        out = str(part.folder() / f"seed-{seed}")
+                        train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
+                    summarize_seeds(part.folder(), list(command.seeds))
             else:
                 train_one(part, train_run, check_tasks)
         except AttemptError as e:
@@ -86,7 +88,8 @@ def searches(options: Options) -> bool:
 
 def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
     if searches(options):
-        train_spot(options, train_run, check_tasks)
+        with Run(options.folder()).held():
+            train_spot(options, train_run, check_tasks)
     else:
         train_or_keep(options, train_run)
 
@@ -118,13 +121,16 @@ def read_result(run: Run) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
         scores = [value for score in result["scores"] for value in score["metrics"].values()]
-        if not all(isinstance(value, float) for value in [*scores, *(result["mean"][s] for s in ("dev", "test"))]):
+        means = [result["mean"][split] for split in ("dev", "test")]
+        if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means]):
             raise ValueError("scores that are no numbers")
+        if not all(isinstance(score[name], str) for score in result["scores"] for name in ("task", "split")):
+            raise ValueError("scores without a task and a split")
         if not run.best.exists():
             raise ValueError(f"no {run.best.name} beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise AttemptError(
-            f"{run.result}: expected the result of a complete run, found {type(e).__name__}: {e}; "
+            f"{run.result}: expected the result of a complete run, found {type(e).__name__}: {briefly(e)}; "
             f"delete {run.folder} to train it again"
         ) from None
     return result
@@ -165,7 +171,8 @@ def searched(run: Run, asked: dict[str, Any]) -> bool:
         found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
         changed = [name for name, value in asked.items() if value != found[name] and name not in MACHINE_FLAGS]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {e!r}") from None
+        problem = f"{type(e).__name__}: {briefly(e)}"
+        raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {problem}") from None
     refuse(run.folder, [difference(name, asked[name], found[name]) for name in changed])
     return kept(run)
 
@@ -251,8 +258,7 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
     for source, place in ((chosen.best, run.best), (chosen.last, run.last)):
         if distributed.is_main():
             write_whole(place, source.read_bytes())
-    plan = json.loads(chosen.config.read_text(encoding="utf-8"))
-    run.write_json(run.config, {**plan, "out": str(run.folder)})
+    run.create(dataclasses.replace(Plan.read(chosen.config), out=str(run.folder)))
     candidates = {name: result["mean"] for name, result in results.items()}
     more = {"transfer": options.transfer, "start": best, "similarities": similarities, "candidates": candidates}
     run.write_json(run.result, {**results[best], **more})
@@ -271,6 +277,10 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
                 scores.setdefault((score["task"], score["split"], metric), []).append(value)
         for split, value in result["mean"].items():
             scores.setdefault(("mean", split, "first metrics"), []).append(value)
+    for key, values in scores.items():
+        if len(values) != len(seeds):
+            expected = f"{folder}: expected each run of the series to have every score once"
+            raise AttemptError(f"{expected}, found {len(values)} of {' '.join(key)} in {len(seeds)} runs")
     records = [
         {"task": task, "split": split, "metric": metric, **spread(values)}
         for (task, split, metric), values in scores.items()
@@ -285,6 +295,17 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
     print(f"{table(rows)}\nsaved in {folder / 'summary.json'}", flush=True)
 
 
+def read_summary(path: Path) -> dict[str, float]:
+    """For dev and test the mean of the first metrics over seeds, from a summary.json."""
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        means = {record["split"]: record["mean"] for record in records if record["task"] == "mean"}
+        return {split: means[split] + 0.0 for split in ("dev", "test")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        problem = f"{type(e).__name__}: {briefly(e)}"
+        raise AttemptError(f"{path}: expected the summary of a series, found {problem}; delete it") from None
+
+
 def spread(values: list[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (with n - 1; None for a single value) and the values themselves."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
@@ -296,8 +317,7 @@ def compare_tasks(folders: list[Path], seeds: bool) -> list[list[str]]:
     rows, total = [["run", "dev", "test"]], {"dev": 0.0, "test": 0.0}
     for folder in folders:
         if seeds:
-            records = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["scores"]
-            means = {record["split"]: record["mean"] for record in records if record["task"] == "mean"}
+            means = read_summary(folder / "summary.json")
         else:
             means = read_result(Run(folder))["mean"]
         rows.append([str(folder), *(f"{means[split]:.2f}" for split in total)])

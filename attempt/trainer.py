@@ -8,11 +8,13 @@ from torch import Tensor
 
 from attempt import distributed
 from attempt.checkpoint import Trained
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 from attempt.machine import Machine
 from attempt.optimizer import Adafactor, learning_rate_factor
 from attempt.plan import Plan
 from model.t5 import T5
+
+MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
 
 
 class Batch(Protocol):
@@ -38,6 +40,7 @@ class Trainer:
         self.scaler = machine.scaler()
         self.losses: list[Tensor] = []
         self.norms: list[Tensor] = []  # of the gradients, where they are clipped
+        self.skipped, self.first_skipped = 0, list[tuple[int, str]]()  # steps, and why, by --skip-bad-steps
         self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.best, self.best_step = -math.inf, 0
         self.best_scores: list[dict[str, Any]] = []
@@ -60,16 +63,31 @@ class Trainer:
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         distributed.add_up([total, *(p.grad for p in self.parameters if p.grad is not None)])
-        if options.clip:
+        figures = {"loss": total}
+        if options.clip or options.skip_bad_steps:
             self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip or math.inf)
             if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
-                self.norms.append(norm.detach())
-        self.scaler.step(self.optimizer)
+                figures["norm of the gradient"] = norm.detach()
+        self.step += 1
+        if not (options.skip_bad_steps and self._is_bad(figures)):
+            self.scaler.step(self.optimizer)
+            self.losses.append(total)  # read later: .item() here would make the GPU wait at every step
+            self.norms += list(figures.values())[1:]
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.losses.append(total)  # read later: .item() here would make the GPU wait at every step
-        self.step += 1
+
+    def _is_bad(self, figures: dict[str, Tensor]) -> bool:
+        """Whether a figure of this step is not finite, which is noted. The GPU waits for the answer.
+
+        All processes find the same: the figures are those of the whole batch.
+        """
+        values = torch.stack(list(figures.values())).tolist()
+        bad = [f"{what} {value}" for what, value in zip(figures, values, strict=True) if not math.isfinite(value)]
+        if bad:
+            self.skipped += 1
+            self.first_skipped += [(self.step, bad[0])] if len(self.first_skipped) < MOST_TOLD else []
+        return bool(bad)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy in nats, the mean over the batch's target tokens; of a part, what it adds to that mean."""
@@ -104,6 +122,8 @@ class Trainer:
             "best_step": self.best_step,
             "best_scores": self.best_scores,
             "seconds": self.seconds,
+            "skipped": self.skipped,
+            "first_skipped": self.first_skipped,
         }
 
     def gpu_random(self) -> Tensor:
@@ -117,23 +137,52 @@ class Trainer:
         Another number of processes than that draws other random numbers from here on.
         """
         try:
+            self._check_state(state)
             self.trained.load_state_dict(state["trained"])
             rates = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
             for group, options in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(options)  # the options decide these, should they have been changed on purpose
+            for parameter in self.parameters:
+                check_moments(parameter, self.optimizer.state.get(parameter, {}))
             self.scaler.load_state_dict(state["scaler"])
             self.restore_random(state["rng"], state["cuda_rng"], state["step"])
             self.step, self.evaluated, self.seconds = state["step"], state["evaluated"], state["seconds"]
             self.losses = list(state["losses"].to(self.machine.device).unbind())
             self.best, self.best_step, self.best_scores = state["best"], state["best_step"], state["best_scores"]
+            self.skipped, self.first_skipped = state["skipped"], list(state["first_skipped"])
             return len(state["rng"])
-        except (KeyError, ValueError, RuntimeError, TypeError) as e:
-            problem = " ".join(f"{type(e).__name__}: {e}".split())
+        except (KeyError, IndexError, AttributeError, ValueError, RuntimeError, TypeError) as e:
+            problem = f"{type(e).__name__}: {briefly(e)}"
             folder = self.options.folder()
             raise AttemptError(
                 f"{folder / 'state.pt'}: expected the state of this run, found another ({problem})"
             ) from None
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Raises ValueError or TypeError where a field is not of its kind: the next steps would fail, or go wrong."""
+        step, losses = state["step"], state["losses"]
+        if not 0 <= state["evaluated"] <= step <= self.options.steps:
+            raise ValueError(f"step {step}, evaluated at {state['evaluated']}, in a run of {self.options.steps}")
+        if not isinstance(losses, Tensor) or losses.ndim != 1 or not losses.is_floating_point():
+            raise ValueError("losses that are no list of numbers")
+        for name, kinds in (
+            ("best", (float, int)),
+            ("best_step", (int,)),
+            ("seconds", (float, int)),
+            ("skipped", (int,)),
+        ):
+            if type(state[name]) not in kinds:
+                raise TypeError(f"{name} {state[name]!r:.50}")
+        fields = {"task", "split", "metrics", "invalid", "examples", "answers"}
+        if not all(isinstance(score, dict) and score.keys() >= fields for score in state["best_scores"]):
+            raise TypeError("best_scores that are no scores")
+        if not all(type(step) is int and isinstance(why, str) for step, why in state["first_skipped"]):
+            raise TypeError("skipped steps that are none")
+        if not all(isinstance(state[name], list) for name in ("rng", "cuda_rng")):
+            raise TypeError("random numbers that are no list")
+        if not state["rng"] or len(state["rng"]) != len(state["cuda_rng"]):
+            raise ValueError(f"random numbers of {len(state['rng'])} and {len(state['cuda_rng'])} processes")
 
     def restore_random(self, cpu: list[Tensor], gpu: list[Tensor], step: int) -> None:
         if len(cpu) != distributed.size():
@@ -143,6 +192,23 @@ class Trainer:
         own = gpu[distributed.rank()]
         if self.machine.device.type == "cuda" and len(own):
             torch.cuda.set_rng_state(own, self.machine.device)
+
+
+def check_moments(parameter: Tensor, state: dict[str, Any]) -> None:
+    """Raises ValueError where an optimizer's state cannot be that of this parameter: torch.optim looks at no shapes."""
+    shape = tuple(parameter.shape)
+    fitting = {"exp_avg": shape, "exp_avg_sq": shape, "v": shape, "step": ()}
+    fitting |= {"rows": (*shape[:-1], 1), "columns": (*shape[:-2], 1, *shape[-1:])}
+    whole = ({"step", "exp_avg", "exp_avg_sq"}, {"step", "v"}, {"step", "rows", "columns"}, set[str]())
+    if state.keys() not in whole:
+        raise ValueError(f"an optimizer's state of {', '.join(map(str, state)):.100}")
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            good = tuple(value.shape) == fitting[name] and value.is_floating_point()
+        else:
+            good = name == "step" and type(value) is int and value >= 0
+        if not good:
+            raise ValueError(f"an optimizer's {name} of another shape or kind")
 
 
 def new_optimizer(options: Plan, trained: Trained) -> torch.optim.Optimizer:

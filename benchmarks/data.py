@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from attempt.errors import exit_status
+from attempt.files import sha256_of
 from attempt.flags import positive
 from attempt.options import Options
 from attempt.report import table
 from data.batches import batches, bucketed
-from data.cache import sha256_of
 from data.download import Downloader
 from data.glue import TABLES
 from eval import load_splits

@@ -3,7 +3,6 @@
 A file without its record, or of another size than the record says, is not there: records are written last.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,8 +17,6 @@ from attempt.errors import AttemptError
 if sys.platform != "win32":  # there, two processes must not download the same file at once
     import fcntl
 
-BLOCK = 1 << 16  # bytes read at a time
-
 
 class Sums(NamedTuple):
     """What a file should be, or what it is; None = unknown, not checked."""
@@ -31,14 +28,6 @@ class Sums(NamedTuple):
 def differs(found: Sums, want: Sums) -> bool:
     """Is the file surely not the wanted one?"""
     return any(w is not None and f != w for f, w in zip(found, want, strict=True))
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def record_of(path: Path) -> Path:
@@ -93,6 +82,8 @@ def resumable(part: Path, source: str, want: Sums) -> tuple[int, str]:
     """(bytes at hand, their ETag); 0 bytes where nothing would show that the rest is of another file."""
     record = read_record(part)
     etag = str(record.get("etag", ""))
+    if not re.fullmatch("[ -~]{0,500}", etag):  # a header cannot carry anything else
+        etag = ""
     if not part.is_file() or record.get("url") != source or not (etag or want.sha256):
         return 0, ""
     return part.stat().st_size, etag

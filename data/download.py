@@ -23,7 +23,7 @@ import requests
 from tqdm import tqdm
 
 from attempt.errors import AttemptError, NotFound
-from attempt.files import write_whole
+from attempt.files import sha256_of, write_whole
 from data import hub, network
 from data.cache import (
     CHECKSUMS_MOST,
@@ -36,7 +36,6 @@ from data.cache import (
     parse_checksums,
     read_record,
     resumable,
-    sha256_of,
     write_record,
 )
 from data.network import Cut, Unreachable, body, key_of, new_session, open_url, patiently
@@ -60,7 +59,8 @@ class Downloader:
 
     A mirror or data_dir may have a `checksums.tsv` (columns path, bytes, sha256) at its root. For the files
     it lists, its sums replace the expected ones: whoever wrote it vouches for them.
-    Without either, Hugging Face's settings are honoured (data/hub.py), and models in its programs' cache are used.
+    Without either, Hugging Face's settings are honoured (data/hub.py), and models in its programs' cache are used;
+    its HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE keep all downloads from the network, but for a mirror.
     """
 
     def __init__(
@@ -209,6 +209,8 @@ class Downloader:
         have, etag = resumable(part, source, want)
         if have and have == want.size and sha256_of(part) == want.sha256:  # stopped just before it was moved
             return want
+        if self.mirror is None and (variable := hub.offline()):
+            raise Unreachable(url, source, f"{variable} is set, and the file is not in {part.parent}", "unset it")
         headers = {"Range": f"bytes={have}-"} if have else {}
         if have and etag:  # the rest, if the file is still the one of that ETag, else all of it (status 200)
             headers["If-Range"] = etag

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
@@ -196,11 +196,6 @@ def shown(value: object) -> str:
     """What was found, on one short line of visible characters: a damaged file may hold anything."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]} …"
-
-
-def briefly(error: BaseException) -> str:
-    """An error on one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def cells(

@@ -1,6 +1,7 @@
 """Hugging Face's settings: its address, the user's token, and models that its own programs have downloaded.
 
-As its programs do, by their documented names: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME and HF_HUB_CACHE.
+As its programs do, by their documented names: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE,
+HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.
 """
 
 import json
@@ -25,6 +26,12 @@ def endpoint() -> str:
             "text: mend or unset it"
         )
     return address
+
+
+def offline() -> str | None:
+    """The variable by which the user says that no network is to be tried; None where none does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), None)
 
 
 def home() -> Path:

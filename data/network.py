@@ -35,11 +35,11 @@ clock = time.monotonic
 class Unreachable(AttemptError):  # noqa: N818
     """A machine without a network; the message names the ways to do without."""
 
-    def __init__(self, url: str, source: str, why: str) -> None:
+    def __init__(self, url: str, source: str, why: str, advice: str = "connect to the network") -> None:
         self.why = why
         stands_in = f"; it stands in for {url}" if source != url else ""
         super().__init__(
-            f"cannot reach {source} ({why}{stands_in}): connect to the network, or give --mirror URL "
+            f"cannot reach {source} ({why}{stands_in}): {advice}, or give --mirror URL "
             f"(a server with files at HOST/PATH), or --data-dir DIR (a folder with DIR/{key_of(url)})"
         )
 

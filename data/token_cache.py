@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attempt.errors import briefly
 from data.batches import CHUNK, Encode, Ids, TokenSet
 from data.cache import locked
 from data.tasks import Example
@@ -81,16 +82,26 @@ def read(path: Path, max_source: int, task: int) -> TokenSet | None:
         words: NDArray[np.int64] = np.load(path, mmap_mode="r").view(np.ndarray)  # slices of memmaps are slow
         if words.dtype != np.int64 or words.ndim != 1 or _sum(words) != words[:SUM].tobytes():
             raise ValueError("its sum is wrong")
+        return _unpacked(words, max_source, task)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged header fails in any of a dozen ways, and all mean the same
-        print(f"warning: {path} is damaged ({' '.join(str(error).split()):.100}): tokenising again", file=sys.stderr)
+        print(f"warning: {path} is damaged ({briefly(error):.100}): tokenising again", file=sys.stderr)
         with suppress(OSError):
             path.unlink()
         return None
-    n, source_ids, target_ids, size, cut_sources, cut_targets = words[SUM:][:COUNTS].tolist()
-    ends = np.cumsum([SUM + COUNTS, n + 1, n + 1, -(-source_ids * size // 8), -(-target_ids * size // 8)])
-    source_offsets, target_offsets, sources, targets = (words[a:b] for a, b in pairwise(ends.tolist()))
+
+
+def _unpacked(words: NDArray[np.int64], max_source: int, task: int) -> TokenSet:
+    """The set in the file's numbers. Raises ValueError where they do not agree with each other."""
+    n, source_ids, target_ids, size, cut_sources, cut_targets = counts = words[SUM:][:COUNTS].tolist()
+    if min(counts) < 0 or size not in (2, 4) or max(n, source_ids, target_ids) > 4 * len(words):
+        raise ValueError("its counts are wrong")
+    ends = np.cumsum([SUM + COUNTS, n + 1, n + 1, -(-source_ids * size // 8), -(-target_ids * size // 8)]).tolist()
+    source_offsets, target_offsets, sources, targets = (words[a:b] for a, b in pairwise(ends))
+    offsets = (source_offsets, source_ids), (target_offsets, target_ids)
+    if ends[-1] != len(words) or any(o[0] != 0 or o[-1] != ids or (np.diff(o) < 1).any() for o, ids in offsets):
+        raise ValueError("its offsets are wrong")
     kind: type[np.uint16 | np.int32] = np.uint16 if size == 2 else np.int32
     return TokenSet(
         sources.view(kind)[:source_ids],

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError, NotFound
+from attempt.errors import AttemptError, NotFound, briefly
 from model.config import T5Config
 from model.safetensors import read_safetensors
 from model.t5 import T5
@@ -100,7 +100,9 @@ def read_weights(folder: Path, model: T5) -> Iterator[tuple[str, Tensor]]:
         elif name in DUPLICATES or name == UNUSED:
             spare[name] = tensor
         else:
-            raise AttemptError(f"{file}: found the tensor {name}, which a T5 with this config.json does not have")
+            raise AttemptError(
+                f"{file}: expected the tensors of a T5 with this config.json, found another: {name!r:.200}"
+            )
     missing = [theirs for theirs in wanted if theirs not in found]
     if missing:
         raise AttemptError(f"{folder}: expected {len(wanted)} tensors, {len(missing)} are missing: {_some(missing)}")
@@ -142,14 +144,49 @@ def read_torch(path: Path) -> object:
     """A torch.save file, without executing anything in it. Raises AttemptError if it holds more than tensors."""
     try:
         mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no zips and cannot be mapped
+        if mapped:
+            _check_members(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged file gets its one line below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        for tensor in _tensors_in(content):
+            _check_plain(tensor)
+        return content
     except Exception as e:  # a damaged file fails in any of a dozen ways, and all mean the same
         problem = str(e).strip().split("\n", maxsplit=1)[0] or type(e).__name__
         if "weights_only" in str(e) or "Weights only" in str(e):  # PyTorch goes on to say how to run the file's code
             problem = "it holds more than tensors, or is none of PyTorch's"
     raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
+
+
+def _check_members(path: Path) -> None:
+    """Raises ValueError at a packed member: PyTorch packs none, and a few bytes could become as many gigabytes."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise ValueError(f"its member {member.filename!r:.100} is packed")
+
+
+def _tensors_in(content: object) -> Iterator[Tensor]:
+    """Every tensor in dictionaries, lists and tuples, which may hold themselves."""
+    left, seen = [content], set()
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            left += value.values() if isinstance(value, dict) else value
+
+
+def _check_plain(tensor: Tensor) -> None:
+    """Raises ValueError at a tensor that is not stored as its numbers: sparse, quantized, without any, or repeated.
+
+    A view that repeats its storage may claim any size, and a copy of it would have that size.
+    """
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    if not plain or tensor.device.type != "cpu" or tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of {tensor.dtype} that is not stored as its numbers")
 
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
@@ -161,8 +198,10 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
                 content = read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
                 if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
                     raise AttemptError(f"{file}: expected a dictionary of tensors, found {type(content).__name__}")
+                if not all(isinstance(key, str) for key in content):
+                    raise AttemptError(f"{file}: expected tensors with names, found keys that are no texts")
                 for key, tensor in content.items():
-                    yield file, str(key), tensor
+                    yield file, key, tensor
             return
     raise AttemptError(f"{folder}: expected one of {', '.join(WEIGHT_FILES)} beside config.json, found none")
 
@@ -170,10 +209,12 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
 def _shards(index: Path) -> list[Path]:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        if not files or not all(Path(file).name == file and file.strip(".") for file in files):
+        beside = (Path(file).name == file and file.strip(".") and file.isprintable() for file in files)
+        if not files or not all(beside):
             raise ValueError("names of files that are not beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise AttemptError(f"{index}: expected a weight_map from tensors to files beside it, found {e!r}") from None
+        problem = f"{type(e).__name__}: {briefly(e)}"
+        raise AttemptError(f"{index}: expected a weight_map from tensors to files beside it, found {problem}") from None
     return [index.parent / file for file in files]
 
 

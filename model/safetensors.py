@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 
 DTYPES = {
     "F64": torch.float64,
@@ -31,7 +31,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-MAX_HEADER = 100_000_000  # bytes; the format's own limit
+MAX_HEADER = 10_000_000  # bytes; the format allows ten times as many, T5's largest has 150,000
 MAX_NUMBERS = 2**48  # in a tensor
 
 
@@ -43,23 +43,32 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if size < 8:
                 raise AttemptError(f"{path}: expected a safetensors file, found {size} bytes; fetch it again")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except OSError as e:
-        raise AttemptError(f"{path}: cannot be read ({e.strerror})") from None
+    except (OSError, ValueError) as e:  # a name can hold NUL, or half a surrogate pair
+        raise AttemptError(f"{path}: expected a safetensors file, found one that cannot be read ({e})") from None
     length = int.from_bytes(data[:8], "little")
     if length > min(MAX_HEADER, size - 8):
         raise AttemptError(
             f"{path}: expected a safetensors file, found a header of {length} bytes in a file of {size}; fetch it again"
         )
     try:
-        header = json.loads(data[8 : 8 + length].decode("utf-8"))
+        header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=_once)
         metadata = header.pop("__metadata__", {})
         spans = {name: _check_entry(name, entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise AttemptError(f"{path}: expected a safetensors header, found a damaged one ({e!r})") from None
+        problem = f"{type(e).__name__}: {briefly(e)}"
+        raise AttemptError(f"{path}: expected a safetensors header, found a damaged one ({problem})") from None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise AttemptError(f"{path}: expected texts in the header's __metadata__, found something else")
     _check_cover(path, spans, size - 8 - length)
     return {name: _view(data, 8 + length, *span) for name, span in spans.items()}, metadata
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object. Of two entries of one name programs would read different ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
 
 
 Span = tuple[torch.dtype, list[int], int, int]  # dtype, shape, begin, end
@@ -69,12 +78,12 @@ def _check_entry(name: str, entry: dict[str, object]) -> Span:
     dtype, shape, offsets = DTYPES[str(entry["dtype"])], entry["shape"], entry["data_offsets"]
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"tensor {name}: {numbers} is no list of sizes")
+            raise ValueError(f"tensor {name:.200}: {numbers!s:.200} is no list of sizes")
     assert isinstance(shape, list) and isinstance(offsets, list)
     if math.prod(n or 1 for n in shape) > MAX_NUMBERS:  # an empty tensor can still have a side of any length
-        raise ValueError(f"tensor {name}: shape {shape} is too large")
+        raise ValueError(f"tensor {name:.200}: shape {shape} is too large")
     if len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"tensor {name}: offsets {offsets} do not hold shape {shape} of {entry['dtype']}")
+        raise ValueError(f"tensor {name:.200}: offsets {offsets} do not hold shape {shape} of {entry['dtype']}")
     return dtype, shape, offsets[0], offsets[1]
 
 
@@ -82,7 +91,9 @@ def _check_cover(path: Path, spans: dict[str, Span], size: int) -> None:
     position = 0
     for name, (_, _, begin, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
         if begin != position:
-            raise AttemptError(f"{path}: expected tensor {name} at byte {position} of the data, found it at {begin}")
+            raise AttemptError(
+                f"{path}: expected tensor {name:.200} at byte {position} of the data, found it at {begin}"
+            )
         position = end
     if position != size:
         raise AttemptError(f"{path}: expected {position} bytes of data, found {size}: cut or damaged; fetch it again")

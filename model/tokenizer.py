@@ -22,7 +22,9 @@ class Tokenizer:
     def __init__(self, path: Path) -> None:
         try:
             self.pieces = SentencePieceProcessor(model_file=str(path))
-        except (OSError, RuntimeError) as e:
+            self.pieces.id_to_piece(list(range(self.pieces.get_piece_size())))  # each must be text, so must unk
+            self.pieces.decode([self.pieces.unk_id()])
+        except (OSError, RuntimeError, ValueError, IndexError) as e:
             raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found {e}") from None
         self.fingerprint = f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}"
         """The same where the same texts get the same ids: the library's version, and the file's SHA-256."""

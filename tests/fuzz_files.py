@@ -2,23 +2,16 @@
 
 Each input must be read, or end in one AttemptError of one short line: no other exception, no hang, little memory.
 `--count 10000` inputs a reader, `--reader NAME` for one of them, `--seed N` for others, `--keep DIR` to look at them.
-tests/test_fuzz_files.py does the same with a few hundred inputs.
+tests/test_fuzz_files.py does the same with a few hundred inputs; tests/fuzz_checkpoints.py has the other readers.
 """
 
-import argparse
 import contextlib
 import gzip
-import io
-import os
 import random
 import re
-import resource
-import signal
 import sys
 import tempfile
-import traceback
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +20,13 @@ if __name__ == "__main__":
 
 import glue_files
 import task_files
+from fuzzing import command
 from task_files import Files
 
 from attempt.errors import AttemptError
 from data.download import Downloader
 from data.tasks import TASKS, load_official
 from data.user import UserFiles, user_task
-
-SECONDS = 10  # for one input; they take some milliseconds
-GIGABYTES = 2  # of memory beyond what is in use before
-LONGEST = 2000  # characters of a message
 
 TABLES = ("cola", "qqp", "mnli", "stsb", "mrpc", "scitail", "paws", "yelp", "ag_news")
 RECORDS = ("boolq", "cb", "multirc", "wsc", "record", "squad", "nq", "winogrande", "snli", "imdb")
@@ -206,6 +196,9 @@ class Reader:
         target.write_bytes(packed)
         return packed
 
+    def paths(self) -> list[Path]:
+        return [self.root / path for path in self.archives]
+
     def damage(self, draw: random.Random) -> None:
         """One file damaged: its text, or the packed file."""
         for path in self.archives:  # those of the input before
@@ -239,80 +232,11 @@ class Reader:
                     text.encode("utf-8")
 
 
-def _alarm(*args: object) -> None:
-    raise TimeoutError(f"no end in {SECONDS} s")
-
-
-def fuzz(name: str, count: int, seed: int, root: Path, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
-    """(how often an input was "read" or "refused", the failures) of `count` inputs of one reader."""
-    reader, outcomes, failures = Reader(name, root), Counter[str](), []
-    reader.read()  # the valid files
-    before = signal.signal(signal.SIGALRM, _alarm)
-    try:
-        for i in range(count):
-            reader.damage(random.Random(f"{seed} {name} {i}"))
-            signal.alarm(SECONDS)
-            problem = _problem(reader, outcomes)
-            signal.alarm(0)
-            if problem:
-                failures.append(f"{name}, seed {seed}, input {i}: {problem}")
-                if keep is not None:
-                    for path in reader.archives:
-                        (keep / f"{name}-{i}-{Path(path).name}").write_bytes((root / path).read_bytes())
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    return outcomes, failures
-
-
-def _problem(reader: Reader, outcomes: Counter[str]) -> str:
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            reader.read()
-    except AttemptError as error:
-        outcomes["refused"] += 1
-        text = str(error)
-        if "\n" in text or len(text) > LONGEST or not text.isprintable():
-            return f"a message of {len(text)} characters, or not of one printable line: {text!r:.300}"
-        return "" if "expected" in text else f"a message without what was expected: {text}"
-    except Exception as error:  # whatever it is, it is a bug
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error!s:.200} in {Path(last.filename).name} line {last.lineno}"
-    outcomes["read"] += 1
-    return ""
-
-
-def limit_memory() -> None:
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    most = used + GIGABYTES * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10_000, help="inputs a reader (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="other inputs (default: 0)")
-    parser.add_argument("--reader", nargs="+", choices=READERS, default=READERS, help="only these (default: all)")
-    parser.add_argument("--keep", type=Path, help="a folder for the files of each failure")
-    options = parser.parse_args()
-    if os.path.exists("/proc/self/statm"):
-        limit_memory()
-    bad = 0
-    for name in options.reader:
-        with tempfile.TemporaryDirectory() as folder:
-            outcomes, failures = fuzz(name, options.count, options.seed, Path(folder), options.keep)
-        bad += len(failures)
-        print(
-            f"{name:12} {options.count} inputs: {outcomes['read']} read, {outcomes['refused']} refused, "
-            f"{len(failures)} bad"
-        )
-        for failure in failures[:5]:
-            print(f"    {failure}", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{bad} failures; at most {peak:.0f} MB of memory in use")
-    return bad > 0
+@contextlib.contextmanager
+def subject(name: str) -> Iterator[Reader]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Reader(name, Path(folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, READERS, subject))

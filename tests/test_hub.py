@@ -194,3 +194,20 @@ def test_the_layout_is_that_of_their_library(hub: Server, cache: Path, tmp_path:
     place = snapshot(root, "config.json", "spiece.model", "pytorch_model.bin")
     found = library.try_to_load_from_cache(NAME, "config.json", cache_dir=root)
     assert Path(found) == place / "config.json" == find_checkpoint(NAME, Downloader(cache).fetch) / "config.json"
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_no_network_is_tried(hub: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "0")
+    find_checkpoint(NAME, Downloader(cache / "there").fetch)
+    asked = len(hub.requests)
+    monkeypatch.setenv(variable, "yes")
+    monkeypatch.setattr("data.download.open_url", None)  # whatever would ask, would fail
+    find_checkpoint(NAME, Downloader(cache / "there").fetch)  # all is at hand, and the server had no model.safetensors
+    other = Downloader(cache / "empty")
+    for fetch in (lambda: find_checkpoint(NAME, other.fetch), lambda: other.fetch("https://data.example/x.zip")):
+        with pytest.raises(
+            AttemptError, match=rf"cannot reach http.*\({variable} is set, and the file is not in .*unset it"
+        ):
+            fetch()
+    assert len(hub.requests) == asked

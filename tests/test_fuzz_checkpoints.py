@@ -1,0 +1,34 @@
+"""Some hundred damaged files for each reader of checkpoints, prompts and runs; fuzz_checkpoints.py makes more."""
+
+import random
+
+import pytest
+from damage_torch import for_file
+from fuzz_checkpoints import READERS, subject
+from fuzzing import fuzz
+
+NEVER_REFUSED = ("metrics", "records", "snapshot")  # what is damaged in them is passed over
+
+SLOW = ("safetensors", "shards", "torch", "torch-old", "torch-shards", "state", "options", "weights")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damage_ends_in_one_line_or_is_read(name: str) -> None:
+    with subject(name) as files:
+        outcome = fuzz(files, 60 if name in SLOW else 200, 2)
+    assert not outcome.failures, "\n".join(outcome.failures)
+    assert outcome.counts["read"] > 3  # else the damage is too much
+    assert outcome.counts["refused"] > 9 or name in NEVER_REFUSED
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_same_seed_makes_the_same_damage(name: str) -> None:
+    with subject(name) as files:
+        for path, content in files.valid.items():
+            if path not in files.chosen:
+                continue
+            damage = files.special or for_file(path)
+            made = [damage(content, random.Random(i)) for i in range(6)]
+            if path.suffix not in (".pt", ".bin"):  # whose zips hold the time
+                assert made == [damage(content, random.Random(i)) for i in range(6)]
+            assert len(set(made)) > 1
