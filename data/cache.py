@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from attempt.errors import AttemptError
-from attempt.files import sha256_of as sha256_of
+from attempt.files import sha256_of as sha256_of  # noqa: PLC0414 - the cache's users ask for it too
 
 if sys.platform != "win32":  # there, two processes must not download the same file at once
     import fcntl
