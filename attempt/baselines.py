@@ -120,6 +120,6 @@ def load_weights(path: Path, trained: TunedWeights) -> dict[str, Any]:
             raise ValueError(f"expected weights of --method {trained.method}, found {config['method']!r}")
         trained.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as e:
-        problem = f"expected weights of --method {trained.method} for this T5, found others ({briefly(e)})"
+        problem = briefly(e) if "expected" in str(e) else f"expected trained weights, found damaged ones ({briefly(e)})"
         raise AttemptError(f"{path}: {problem}; is --model the one that they were trained with?") from None
     return config

@@ -7,7 +7,6 @@ Its metadata has `format` and, as JSON, `config`: a PromptConfig.
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -59,7 +58,7 @@ class PromptConfig:
             "sources": isinstance(self.sources, list) and all(isinstance(name, str) for name in self.sources),
             "labels": self.labels in ("digits", "words"),
             "temperature": self.temperature is None
-            or (type(self.temperature) in (int, float) and 0 < self.temperature < math.inf),
+            or (type(self.temperature) in (int, float) and 0 < self.temperature < 1e30),
             "pool_pads": isinstance(self.pool_pads, bool),
             "train_norm": isinstance(self.train_norm, bool),
             "variant": self.variant in VARIANTS,

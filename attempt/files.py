@@ -62,21 +62,21 @@ def sha256_of(path: Path) -> str:
 def held(folder: Path) -> Iterator[None]:
     """Keep a folder, which is made if need be, for this process. Raises AttemptError where another one has it.
 
-    The system frees it when its holder ends, however it ends. A folder in which nothing was made is removed again.
+    The system frees it when its holder ends, however it ends. Folders that were made, and stayed empty, are removed.
     """
     if sys.platform == "win32":
         yield
         return
-    made = not folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     handle = _lock(folder)
     try:
         yield
     finally:
         (folder / LOCK).unlink(missing_ok=True)  # while it is held: whoever opened it sees that it is gone
         os.close(handle)
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # what is in it stays
+            for place in made:
+                place.rmdir()
 
 
 def _lock(folder: Path) -> int:

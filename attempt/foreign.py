@@ -8,7 +8,6 @@ Shapes: K tasks, S sources, L prompt length, D model width, R bottleneck, N rows
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,7 +233,7 @@ def _adapter_config(path: Path) -> dict[str, Any]:
             found[name] = str(value).upper()  # the replication writes small letters
             good = found[name] in (KINDS if name == "peft_type" else ("SEQ_2_SEQ_LM",))
         elif name == "temperature":
-            good = type(value) in (int, float) and 0 < value < math.inf
+            good = type(value) in (int, float) and 0 < value < 1e30
         else:
             good = type(value) is int and value > 0
         if not good:

@@ -88,6 +88,8 @@ class Plan(Options):
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():
                 cls._check_kind(name, value, hints[name])
+            if found["steps"] and not found["eval_every"]:
+                raise ValueError("eval_every: 0")
         except (OSError, ValueError, RecursionError) as e:
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
@@ -118,7 +120,7 @@ FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}
 def check_value(name: str, value: Any) -> None:
     """Raises ValueError at a value that the option's flag would not take."""
     flag: Mapping[str, Any] = FLAGS.get(name, {})
-    if value is None or (name == "prompt_length" and value == 0):  # of a baseline
+    if value is None or value == getattr(Plan, name, None):  # of a baseline, or of an imported run, which took no step
         return
     if "choices" in flag and value not in flag["choices"]:
         raise ValueError(f"{name}: {value!r}")
