@@ -225,8 +225,8 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Text embeddings E (B,S,D), their mask (B,S), task ids (B,) -> states (B,N,D), their mask (B,N)."""
         if prompt is not None:
-            Q = prompt.target[E.new_zeros(E.size(0), dtype=torch.long) if tasks is None else tasks]  # (B,L,D)
-            P = Q
+            tasks = E.new_zeros(E.size(0), dtype=torch.long) if tasks is None else tasks
+            P = Q = prompt.target.index_select(0, tasks)  # (B,L,D); threads sum target[tasks]'s gradient in any order
             if prompt.attention is not None and prompt.sources is not None:
                 # ATTEMPT:  P_instance = sum_j a_j P_j + Q,  the target Q itself being the last P_j
                 a = prompt.attention(E, mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)

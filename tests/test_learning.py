@@ -92,8 +92,8 @@ def test_the_baselines_learn(method: str, tmp_path: Path) -> None:
 
 
 def test_free_text_answers_are_learned(tmp_path: Path) -> None:
-    result = trained(tmp_path, "--task", "squad", "--method", "prompt", "--steps", "60", "--eval-every", "20")
-    assert result["mean"]["test"] > 20 and fell(tmp_path) < 0.9
+    result = trained(tmp_path, "--task", "squad", "--method", "prompt", "--steps", "40", "--eval-every", "4")
+    assert result["mean"]["test"] > 30 and fell(tmp_path) < 0.9  # [48 to 51; 0.74 to 0.77]
 
 
 def test_the_demo_prints_its_table_and_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,21 @@ def assert_same(whole: Path, cut: Path) -> None:
     assert result_of(whole)["scores"] == result_of(cut)["scores"]
 
 
+def test_two_runs_are_the_same_with_several_threads(common: list[str], tmp_path: Path) -> None:
+    """A batch's prompts of 16 x 80 x 32 numbers: from 32,768 on, PyTorch may add up a gradient in several threads."""
+    flags = ["--method", "prompt", "--prompt-length", "80", "--steps", "6", "--batch-size", "16"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for name in ("one", "other"):
+            assert (
+                train.main(["--task", "cola", "rte", *flags, *common, *flags[-2:], "--out", str(tmp_path / name)]) == 0
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert_same(tmp_path / "one", tmp_path / "other")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     ("during", "at", "step"), [("train_step", 3, 3), ("train_step", 8, 8), ("score_split", 1, 4), ("score_split", 4, 9)]
