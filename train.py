@@ -18,6 +18,7 @@ from attempt.build import find_sources, given_prompts, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
 from attempt.command import parse
 from attempt.errors import AttemptError, Interrupted, exit_status
+from attempt.guards import Guards
 from attempt.machine import memory_told
 from attempt.options import Options
 from attempt.plan import Plan
@@ -27,7 +28,7 @@ from attempt.shard import frozen
 from attempt.signals import Signals
 from attempt.summary import run_lines
 from attempt.trainer import Trainer, count
-from data.batches import Batch, TokenSet, bucketed, collate, cut, epoch_rows
+from data.batches import Batch, TokenSet, collate, cut, step_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
@@ -36,25 +37,15 @@ from model.checkpoint import NAMES
 from model.t5 import T5
 
 
-def training_rows(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[int]]:
-    """The examples of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
-    step, epoch = 0, 0
-    while True:
-        rows = epoch_rows(tokens.parts, options.mixing_cap, options.seed, epoch)
-        for batch in bucketed(tokens.lengths[rows], options.batch_size, options.seed, epoch):
-            if step == options.steps:
-                return
-            if step >= first:
-                yield rows[batch].tolist()
-            step += 1
-        epoch += 1
-
-
 def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[Batch]]:
-    """For each of these steps the parts of its batch that are this process's."""
+    """For each step from `first` on, the parts of its batch that are this process's."""
     own = range(distributed.rank() * options.accumulate, (distributed.rank() + 1) * options.accumulate)
     for rows in training_rows(tokens, options, first):
         yield cut(tokens, rows, own, distributed.size() * options.accumulate, options.multiple, options.prompt_length)
+
+
+def training_rows(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[int]]:
+    return step_rows(tokens, options.steps, options.batch_size, options.seed, options.mixing_cap, first)
 
 
 @dataclass
@@ -72,6 +63,7 @@ class Job:
     run: Run
     frozen: str
     """How many of the T5's parameters are not trained."""
+    guards: Guards
     started: float = 0.0
     """When it would have begun, had it never been interrupted: on the clock of time.monotonic."""
 
@@ -93,7 +85,7 @@ class Job:
                 self.log_progress(bar)
             ending, saving = signals.agreed()
             if saving or ending is not None:
-                self.check_finite()
+                self.guards.check_finite()
                 self.save()
                 signals.saving = False
             if ending is not None:
@@ -111,44 +103,8 @@ class Job:
             bar.write(f"step {step}: no better score in {patience} evaluations, stopped early")
         return over
 
-    def check_finite(self) -> None:
-        """Raises AttemptError with the step and its examples where a loss or gradient since the last check is not."""
-        bad = self.trainer.first_bad()
-        if bad is None:
-            return
-        step, found = bad
-        raise AttemptError(
-            f"step {step}: expected a finite loss and gradient, found {found}; try a smaller --lr or --precision fp32, "
-            f"or --skip-bad-steps; what was trained up to the last evaluation is in {self.run.folder}; the step's "
-            f"training examples: {self.examples_of(step)}"
-        )
-
-    def examples_of(self, step: int) -> str:
-        """The first examples of a step, by their tasks and numbers."""
-        names, sizes = [task["train"].task.name for task in self.splits], np.bincount(self.tokens.parts)
-        rows = next(training_rows(self.tokens, self.options, step - 1))
-        parts = [int(self.tokens.parts[row]) for row in rows]
-        examples = [f"{names[part]} {row - sizes[:part].sum()}" for row, part in zip(rows, parts, strict=True)]
-        return f"{', '.join(examples[:8])}{' …' * (len(examples) > 8)}"
-
-    def skipped(self) -> dict[str, Any]:
-        """What --skip-bad-steps has left out so far: how many steps, and of the first ones why and which examples."""
-        trainer = self.trainer
-        steps = [{"step": s, "found": why, "examples": self.examples_of(s)} for s, why in trainer.first_skipped]
-        return {"skipped": {"count": trainer.skipped, "first": steps}} if self.options.skip_bad_steps else {}
-
-    def check_progress(self) -> None:
-        """Raises AttemptError where every step since the last evaluation was skipped: what was trained is broken."""
-        trainer = self.trainer
-        if trainer.skipped and not trainer.losses and trainer.step > trainer.evaluated:
-            raise AttemptError(
-                f"steps {trainer.evaluated + 1} to {trainer.step}: expected a finite loss and gradient in some, "
-                f"found none; try a smaller --lr or --precision fp32; what was trained up to the last evaluation is in "
-                f"{self.run.folder}"
-            )
-
     def log_progress(self, bar: "tqdm[NoReturn]") -> None:
-        self.check_finite()
+        self.guards.check_finite()
         trainer, steps = self.trainer, self.options.steps
         loss = trainer.mean_loss(self.options.log_every)
         bar.set_postfix(loss=f"{loss:.3f}", lr=f"{trainer.lr:.3g}")
@@ -157,8 +113,8 @@ class Job:
 
     def evaluate(self, bar: "tqdm[NoReturn]", signals: Signals) -> None:
         """Score dev, keep the best checkpoint, save what is needed to go on."""
-        self.check_finite()
-        self.check_progress()
+        self.guards.check_finite()
+        self.guards.check_progress()
         trainer, loss = self.trainer, self.trainer.mean_loss()
         try:
             with signals.may_end_at_once():
@@ -172,7 +128,7 @@ class Job:
         trainer.evaluated, trainer.seconds = trainer.step, time.monotonic() - self.started
         selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
         record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
-        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1), **self.skipped()}
+        record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1), **self.guards.skipped()}
         if mixture is not None:
             record["mixture"] = mixture
         if record["best"]:
@@ -182,12 +138,8 @@ class Job:
         self.save()
         for score in scores:
             bar.write(f"step {trainer.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
-        if trainer.skipped:
-            step, why = trainer.first_skipped[-1]
-            bar.write(
-                f"    skipped {trainer.skipped:,} steps so far, whose loss or gradient was not finite: "
-                f"step {step} ({why}; {self.examples_of(step)}), see {self.run.metrics.name}"
-            )
+        if skipped := self.guards.skipped_line():
+            bar.write(f"    {skipped}, see {self.run.metrics.name}")
         for name, mixture in record.get("mixture", {}).items():
             weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
             bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
@@ -238,7 +190,7 @@ class Job:
             "seed": options.seed,
             "device": str(trainer.machine),
             "processes": distributed.size(),
-            **self.skipped(),
+            **self.guards.skipped(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
@@ -339,7 +291,8 @@ def prepare(options: Options) -> Job:
     trainer = Trainer(plan, backbone.t5, backbone.machine, trained)
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
-    return Job(plan, backbone, splits, tokens, trainer, config, run, fixed)
+    guards = Guards(trainer, plan, tokens.parts, lambda step: next(training_rows(tokens, plan, step - 1)))
+    return Job(plan, backbone, splits, tokens, trainer, config, run, fixed, guards)
 
 
 def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:

@@ -172,6 +172,22 @@ def epoch_rows(parts: NDArray[np.int64], cap: int | None, seed: int, epoch: int)
     return np.concatenate([np.empty(0, np.int64), *rows])
 
 
+def step_rows(
+    tokens: TokenSet, steps: int, batch_size: int, seed: int, cap: int | None = None, first: int = 0
+) -> Iterator[list[int]]:
+    """The examples of steps first, first+1, … steps-1: the same ones whether or not the run was interrupted."""
+    step, epoch = 0, 0
+    while True:
+        rows = epoch_rows(tokens.parts, cap, seed, epoch)
+        for batch in bucketed(tokens.lengths[rows], batch_size, seed, epoch):
+            if step == steps:
+                return
+            if step >= first:
+                yield rows[batch].tolist()
+            step += 1
+        epoch += 1
+
+
 def collate(
     data: TokenSet, index: Sequence[int], multiple: int = 8, before: int = 0, whole: Sequence[int] | None = None
 ) -> Batch:
