@@ -117,7 +117,30 @@ class UnitNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # x / sqrt(mean(x^2) + eps)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            y: Tensor = UnitScale.apply(x, self.eps)  # type: ignore[no-untyped-call]
+            return y
         return F.rms_norm(x, x.shape[-1:], None, self.eps)
+
+
+class UnitScale(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + eps) and its gradient, in half as many passes over memory as PyTorch makes on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        r = norm.square_().div_(x.size(-1)).add_(eps).rsqrt_()  # (…,1)
+        y = (x * r).type_as(x)
+        ctx.save_for_backward(y, r)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        # dx = r (dy - y mean(dy y))
+        y, r = ctx.saved_tensors
+        return torch.addcmul(dy, y, (dy * y).mean(-1, keepdim=True).neg_()).mul_(r), None
 
 
 class NarrowNorm(nn.Module):

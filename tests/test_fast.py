@@ -22,6 +22,7 @@ from model.fast import (
     FusedAttention,
     QuickDropout,
     SequenceDropout,
+    UnitScale,
     kept,
     quicken,
     relu_dropout,
@@ -206,6 +207,21 @@ def test_dropout_of_relu_is_that_of_its_parts() -> None:
         (ours,) = torch.autograd.grad((y * weights).sum(), h)
         (theirs,) = torch.autograd.grad((expected * weights).sum(), h)
         assert torch.allclose(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_a_norm_and_its_gradient_are_pytorchs(size: float) -> None:
+    x = (size * torch.randn(3, 5, 32, dtype=torch.float64)).requires_grad_()
+    weights = torch.randn(x.shape, dtype=x.dtype)
+    expected = torch.nn.functional.rms_norm(x, (32,), None, 1e-6)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), x)
+    for dtype, error in ((torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)):
+        low = x.detach().to(dtype).requires_grad_()
+        y = UnitScale.apply(low, 1e-6)  # type: ignore[no-untyped-call]
+        (found,) = torch.autograd.grad((y * weights.to(dtype)).sum(), low)
+        assert y.dtype == found.dtype == dtype
+        for ours, theirs in ((y, expected), (found, gradient)):
+            assert (ours.double() - theirs).norm() <= error * theirs.norm()
 
 
 def test_a_draw_for_a_sequence_is_the_same_at_all_its_positions() -> None:
