@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from attempt.errors import one_line
@@ -25,7 +26,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
-INK, GRID = "#1c2024", "#c8cdd3"
+INK, GRID, PAPER = "#1c2024", "#c8cdd3", "#fefefe"
 SCALE = LinearSegmentedColormap.from_list("blues", ["#f3f7fb", "#9ecae1", "#3182bd", "#08305e"])
 NARROW = 4.2  # inches: still legible on a phone
 POINTS = 200  # examples drawn one by one
@@ -81,8 +82,9 @@ def _figure(title: str, width: float, height: float) -> Figure:
 
 
 def short(name: str, most: int = 24) -> str:
+    """Without its middle, if it is too long: labels of runs begin alike."""
     name = one_line(name, 200)
-    return name if len(name) <= most else name[: most - 1] + "…"
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
 
 
 def _attention_map(picture: AttentionMap) -> Figure:
@@ -103,9 +105,9 @@ def _attention_map(picture: AttentionMap) -> Figure:
 
 def _map(ax: Axes, values: Numbers, rows: Sequence[str], columns: Sequence[str], low: float, high: float) -> None:
     """A number in every cell, on its colour."""
-    ax.pcolormesh(np.ma.masked_invalid(values), cmap=SCALE, vmin=low, vmax=high, edgecolors="white", linewidth=1)
+    ax.pcolormesh(np.ma.masked_invalid(values), cmap=SCALE, vmin=low, vmax=high, edgecolors=PAPER, linewidth=1)
     ax.set_xticks(np.arange(len(columns)) + 0.5, [short(name) for name in columns])
-    ax.set_yticks(np.arange(len(rows)) + 0.5, [short(name) for name in rows])
+    ax.set_yticks(np.arange(len(rows)) + 0.5, ["\n".join(textwrap.wrap(short(name, 44), 24)) for name in rows])
     _turn(ax, columns)
     ax.invert_yaxis()
     ax.tick_params(length=0)
@@ -140,6 +142,8 @@ def _boxes(ax: Axes, weights: Numbers, prompts: Sequence[str]) -> None:
     some = weights[:: math.ceil(len(weights) / POINTS)]
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, some.shape)
     ax.plot((places + jitter).ravel(), some.ravel(), ".", color=COLOURS[0], markersize=2, alpha=0.5)
+    for place, deviation in zip(places, weights.std(0), strict=True):
+        ax.text(place, 1.04, f"sd {deviation:.3f}", ha="center", va="bottom", fontsize=7)
     ax.set_xticks(places, [short(name) for name in prompts])
     _turn(ax, prompts)
     ax.set_xlim(0, len(prompts))
@@ -192,19 +196,23 @@ def _panel(ax: Axes, panel: Panel) -> None:
 def _results(picture: Results) -> Figure:
     """Bars from 0 with a whisker of one deviation up and down, and a ring for every run."""
     T, G = len(picture.tasks), len(picture.groups)
-    fig = _figure(picture.title, max(NARROW, 0.8 + T * (0.24 * G + 0.3)), 2.9 + 0.17 * G)
+    present = [[one for one in picture.groups if picture.values.get((one, task))] for task in picture.tasks]
+    most = max(map(len, present))  # bars of a task
+    halo = [withStroke(linewidth=2.4, foreground=PAPER)]
+    whisker = {"ecolor": INK, "capsize": 3, "linewidth": 1, "path_effects": halo}
+    fig = _figure(picture.title, max(NARROW, 0.8 + T * (0.24 * most + 0.3)), 2.9 + 0.17 * G)
     ax = fig.subplots()
     for i, group in enumerate(picture.groups):
-        having = [t for t, task in enumerate(picture.tasks) if picture.values.get((group, task))]
+        having = [t for t, groups in enumerate(present) if group in groups]
         values = [picture.values[group, picture.tasks[t]] for t in having]
-        places = np.array(having) + (i - (G - 1) / 2) * 0.8 / G
+        places = np.array([t + (present[t].index(group) - (len(present[t]) - 1) / 2) * 0.8 / most for t in having])
         heights = [float(np.mean(v)) for v in values]
         errors = [float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for v in values]
-        ax.bar(places, heights, 0.74 / G, color=COLOURS[i % 7], hatch=HATCHES[i % 7], edgecolor="#ffffff", linewidth=0,
-               yerr=errors, error_kw={"ecolor": INK, "capsize": 3, "linewidth": 1}, label=short(group, 40))  # fmt: skip
+        ax.bar(places, heights, 0.74 / most, color=COLOURS[i % 7], hatch=HATCHES[(i + i // 7) % 7], edgecolor="#ffffff", linewidth=0,
+               yerr=errors, error_kw=whisker, label=short(group, 40))  # fmt: skip
         for place, several in zip(places, values, strict=True):
             if len(several) > 1:
-                ax.plot([place] * len(several), several, "o", markersize=3, markerfacecolor="none", markeredgecolor=INK)
+                ax.plot([place] * len(several), several, "o", markersize=3.5, color=PAPER, markeredgecolor=INK)
     notes = [note.replace(", ", "\nn = ").removesuffix(" examples") for note in picture.notes]
     ax.set_xticks(range(T), [f"{short(task, 16)}\n{note}" for task, note in zip(picture.tasks, notes, strict=True)])
     lowest = min((value for values in picture.values.values() for value in values), default=0.0)

@@ -173,7 +173,7 @@ def mixture_curves(groups: Sequence[Group]) -> list[Curves]:
                 lines.append(line(name, [run for run in weights if run]))
             if any(each.steps for each in lines):
                 sizes = either({e.examples[task] for run in runs for e in run if task in e.examples})
-                title = f"{task}: what {one.label} mixes, dev ({sizes} examples)"
+                title = f"{task}: weights of the prompts on dev ({sizes} examples); {one.label}"
                 found.append(Curves(title, [Panel("mean weight", lines)]))
     return found
 

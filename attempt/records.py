@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attempt.command import USES
 from attempt.errors import AttemptError, briefly, one_line
 from attempt.options import MACHINE_FLAGS, Options, spoken
 from attempt.plan import Plan
@@ -163,8 +164,14 @@ class Group:
 
 
 def settings(plan: Plan) -> dict[str, Any]:
-    """What decides a run's results, its seed apart. What SPoT starts from is found anew for each seed."""
+    """What decides a run's results, its seed apart; no options that its method passes over.
+
+    What SPoT starts from is found anew for each seed.
+    """
     left_out = OF_THE_RUN | ({"init"} if plan.method == "spot" else set())
+    for option in dataclasses.fields(Options):
+        if plan.method not in USES.get(option.metadata["group"], {plan.method}):
+            left_out |= {option.name}
     return {name: value for name, value in dataclasses.asdict(plan).items() if name not in left_out}
 
 
@@ -197,17 +204,19 @@ def group(records: Sequence[Record]) -> list[Group]:
 
 
 def _label(plan: Plan, plans: list[Plan]) -> str:
-    """The method, and what distinguishes the run from others of its method on its tasks."""
+    """The method, and what distinguishes runs of it on the same tasks; the same words for runs on other tasks."""
     words = [plan.method]
     if len({other.model for other in plans}) > 1:
         words.append(plan.model_name)
     if len(plan.task) > 1:
         words.append(f"{len(plan.task)} tasks at once")
-    rivals = [other for other in plans if other.method == plan.method and other.task == plan.task]
+    rivals = [other for other in plans if other.method == plan.method and len(other.task) == len(plan.task)]
+    tasks = {tuple(other.task) for other in rivals}
+    found = {name for task in tasks for name in differing([other for other in rivals if tuple(other.task) == task])}
     follows = {option.name for option in dataclasses.fields(Options) if option.default is None}
     asked = {name for other in rivals for name in other.asked}
-    for name in differing(rivals):
-        if name == "model" or (name in follows and name not in asked):
+    for name in differing(rivals):  # in the order of --help
+        if name == "model" or name not in found or (name in follows and name not in asked):
             continue
         value, said = getattr(plan, name), name.replace("_", " ")
         if isinstance(value, bool):
@@ -217,3 +226,16 @@ def _label(plan: Plan, plans: list[Plan]) -> str:
         elif value is not None:
             words.append(f"{said} {spoken(value)}")
     return one_line(", ".join(words), 80)
+
+
+def read_summaries(folder: Path, damaged: dict[Path, str]) -> list[Summary]:
+    """What the series in a folder have written of themselves; those that cannot be read become part of `damaged`."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "summary.json" in files:
+            try:
+                found.append(Summary.read(Path(place) / "summary.json"))
+            except AttemptError as e:
+                damaged[Path(place) / "summary.json"] = str(e)
+    return found
