@@ -91,15 +91,17 @@ def _attention_map(picture: AttentionMap) -> Figure:
     """The means as a map; below, for each target with known instances, a box and points for every prompt."""
     T, P = picture.weights.shape
     boxes = [name for name in picture.targets if name in picture.instances]
-    heights = [0.5 + 0.34 * T, *(1.7 for _ in boxes)]
-    fig = _figure(picture.title, max(NARROW, 1.4 + 0.52 * P), sum(heights) + 1.0)
+    turned = _turned(picture.prompts)
+    heights = [0.5 + turned + 0.34 * T, *(1.7 + turned for _ in boxes)]
+    names = 0.065 * min(24, max(map(len, picture.targets)))  # inches
+    fig = _figure(picture.title, max(NARROW, 1.0 + names + 0.52 * P), sum(heights) + 1.0)
     axes = fig.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     _map(axes[0], picture.weights, picture.targets, picture.prompts, 0.0, 1.0)
     axes[0].set_ylabel("target task")
     for ax, target in zip(axes[1:], boxes, strict=True):
         _boxes(ax, picture.instances[target], picture.prompts)
         ax.set_ylabel("\n".join(textwrap.wrap(f"weight, each of {short(target)}'s examples", 24)))
-    axes[-1].set_xlabel("prompt (sources, and the target's own)")
+    axes[-1].set_xlabel("prompt (target: its own)")
     return fig
 
 
@@ -124,9 +126,15 @@ def _legible(share: float) -> str:
     return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
 
 
+def _turned(names: Sequence[str]) -> float:
+    """The inches that the turned names of columns take; 0 for short ones, which stand upright."""
+    longest = max(len(short(name)) for name in names)
+    return 0.055 * longest if longest > 6 else 0.0
+
+
 def _turn(ax: Axes, names: Sequence[str]) -> None:
     """Names that are too wide to stand beside each other are turned."""
-    if max(len(short(name)) for name in names) > 6:
+    if _turned(names):
         ax.tick_params("x", rotation=45)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
@@ -143,7 +151,7 @@ def _boxes(ax: Axes, weights: Numbers, prompts: Sequence[str]) -> None:
     jitter = np.random.default_rng(0).uniform(-0.2, 0.2, some.shape)
     ax.plot((places + jitter).ravel(), some.ravel(), ".", color=COLOURS[0], markersize=2, alpha=0.5)
     for place, deviation in zip(places, weights.std(0), strict=True):
-        ax.text(place, 1.04, f"sd {deviation:.3f}", ha="center", va="bottom", fontsize=7)
+        ax.text(place, 1.04, f"sd {deviation:.2g}", ha="center", va="bottom", fontsize=7)
     ax.set_xticks(places, [short(name) for name in prompts])
     _turn(ax, prompts)
     ax.set_xlim(0, len(prompts))
@@ -153,7 +161,7 @@ def _boxes(ax: Axes, weights: Numbers, prompts: Sequence[str]) -> None:
 
 def _similarity(picture: Similarity) -> Figure:
     size = max(NARROW, 1.6 + 0.42 * len(picture.names))
-    fig = _figure(picture.title, size, size + 0.2)
+    fig = _figure(picture.title, size, size + 0.2 + _turned(picture.names) - 0.3)
     ax = fig.subplots()
     _map(ax, picture.values, picture.names, picture.names, min(0.0, float(picture.values.min())), 1.0)
     ax.set_xlabel("prompt, in the order of average-linkage clustering")
@@ -172,11 +180,16 @@ def _curves(picture: Curves) -> Figure:
     handles, names = axes[0].get_legend_handles_labels()
     if len(runs) > 1:
         names = [f"{name} ({line.seeds})" for name, line in zip(names, picture.panels[0].lines, strict=True)]
-    columns = max(1, min(3, 42 // max(map(len, names), default=1)))
     count = f"{max(runs)} runs" if len(runs) == 1 else "(n) runs"
     title = f"band: mean ± deviation over {count}" if max(runs) > 1 else None
-    fig.legend(handles, names, loc="outside lower center", ncols=columns, title=title, title_fontsize=8)
+    _legend(fig, handles, names, title)
     return fig
+
+
+def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: str | None = None) -> None:
+    """Below the picture, in as many columns as there is room for."""
+    columns = max(1, min(3, 42 // max(map(len, names), default=1)))
+    fig.legend(handles, names, loc="outside lower center", ncols=columns, title=title, title_fontsize=8)
 
 
 def _panel(ax: Axes, panel: Panel) -> None:
@@ -208,8 +221,13 @@ def _results(picture: Results) -> Figure:
         places = np.array([t + (present[t].index(group) - (len(present[t]) - 1) / 2) * 0.8 / most for t in having])
         heights = [float(np.mean(v)) for v in values]
         errors = [float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for v in values]
-        ax.bar(places, heights, 0.74 / most, color=COLOURS[i % 7], hatch=HATCHES[(i + i // 7) % 7], edgecolor="#ffffff", linewidth=0,
-               yerr=errors, error_kw=whisker, label=short(group, 40))  # fmt: skip
+        look: dict[str, Any] = {
+            "color": COLOURS[i % 7],
+            "hatch": HATCHES[(i + i // 7) % 7],
+            "edgecolor": "#ffffff",
+            "linewidth": 0,
+        }
+        ax.bar(places, heights, 0.74 / most, yerr=errors, error_kw=whisker, label=short(group, 40), **look)
         for place, several in zip(places, values, strict=True):
             if len(several) > 1:
                 ax.plot([place] * len(several), several, "o", markersize=3.5, color=PAPER, markeredgecolor=INK)
@@ -219,5 +237,5 @@ def _results(picture: Results) -> Figure:
     ax.set_ylim(min(0.0, lowest * 1.05), 100)
     ax.set_ylabel("score (%)")
     ax.grid(axis="y")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=1 if G > 6 else 2)
+    _legend(fig, *ax.get_legend_handles_labels())
     return fig
