@@ -115,7 +115,11 @@ def _map(ax: Axes, values: Numbers, rows: Sequence[str], columns: Sequence[str],
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     for (i, j), value in np.ndenumerate(values):
-        text, colour = ("-", INK) if math.isnan(value) else (f"{value:.2f}", _legible((value - low) / (high - low)))
+        text, colour = (
+            ("-", INK)
+            if math.isnan(value)
+            else (f"{round(value, 2) + 0.0:.2f}", _legible((value - low) / (high - low)))
+        )
         ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8, color=colour)
 
 

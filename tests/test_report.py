@@ -172,6 +172,11 @@ def test_a_browser_shows_it(folder: Path, tmp_path: Path) -> None:
                 boxes = "[...document.querySelectorAll('.box')].filter(e => e.scrollWidth > e.clientWidth).length"
                 assert (browser.value(boxes) > 0) or width > 360  # wide tables scroll by themselves on a phone
         assert browser.value("document.querySelectorAll('svg').length") == 6
+        browser.call(
+            "Emulation.setEmulatedMedia", media="print"
+        )  # on paper it is dark on light, whatever the screen is
+        assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert browser.value(LEGIBLE) >= 4.5
         assert browser.complaints == []
         assert set(browser.requests) == {page.resolve().as_uri()}
 
