@@ -22,7 +22,9 @@ from attempt.files import write_whole
 from attempt.flags import Parser, positive
 from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
+from attempt.pictures import attention_map
 from attempt.plan import Plan
+from attempt.plots import picture_file, show
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
 from attempt.shard import load_shared_out
@@ -201,17 +203,22 @@ def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:
 
 
 @torch.inference_mode()
-def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, float]:
-    """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
+def instance_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> Tensor:
+    """The mixture's weights for every example (N,P), the target's the last; of variant `token` the positions' mean."""
     if prompt is None or prompt.attention is None or prompt.sources is None:
-        raise ValueError("only ATTEMPT has a mixture")
+        raise AttemptError("expected a mixture of prompts to weigh (--method attempt), found a checkpoint without one")
     P = len(prompt.sources) + prompt.use_target
     weights = torch.zeros(len(tokens), P, device=backbone.machine.device)
     for batch in evaluation_batches(backbone, prompt, tokens, 256, "weighing"):
         E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
         a = prompt.attention(E, batch.mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
         weights[batch.index] = a.mean(2)
-    weights = distributed.take_largest(weights)  # (examples,P): each row is 0 in the processes that have not weighed it
+    return distributed.take_largest(weights)  # each row is 0 in the processes that have not weighed it
+
+
+def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, float]:
+    """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
+    weights = instance_weights(backbone, prompt, tokens)
     return weights.mean(0).cpu(), entropy(weights).item()
 
 
@@ -253,6 +260,8 @@ def evaluate(argv: Sequence[str] | None) -> None:
     plan = Plan.read(run.config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
+    if given.attention_map and plan.method != "attempt":
+        parser.error(f"--attention-map: expected a run of --method attempt, found {run.folder} of {plan.method}")
     options = dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
@@ -264,13 +273,14 @@ def evaluate(argv: Sequence[str] | None) -> None:
             save_prompt(given.save_checkpoint, changed, config)
         trained: Trained = changed
     else:
-        trained, _ = load_trained(path, options.method, backbone.t5)
+        trained, config = load_trained(path, options.method, backbone.t5)
     if trained.prompt is not None:
         check_width(trained.prompt, backbone.t5, run.folder, options.model)
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, options)
 
     lines: list[str] = []
+    instances = {}
     for name in expand(given.task or options.task):
         if name not in options.task and len(options.task) > 1:
             raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}")
@@ -278,6 +288,8 @@ def evaluate(argv: Sequence[str] | None) -> None:
         split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
         record, answers = score_split(backbone, trained.prompt, split, options)
         print(describe(record))
+        if given.attention_map:
+            instances[name] = instance_weights(backbone, trained.prompt, split.tokens).double().cpu().numpy()
         for i, (example, prediction) in enumerate(zip(split.examples, answers, strict=True)):
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
             more = {"references": example.references} if example.references else {}
@@ -285,6 +297,9 @@ def evaluate(argv: Sequence[str] | None) -> None:
     if given.predictions and distributed.is_main():
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
+    if given.attention_map and distributed.is_main():
+        prompts = [*config.sources, *(["target"] if config.use_target else [])]
+        show([attention_map(given.split, prompts, instances)], given.attention_map)
 
 
 def new_parser() -> Parser:
@@ -295,6 +310,7 @@ def new_parser() -> Parser:
     add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
     add("--checkpoint", default="best", metavar="best|last|FILE", help="which one (default: %(default)s)")
     add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
+    add("--attention-map", type=picture_file, metavar="FILE", help="draw each prompt's weights: .png, .svg or .pdf")
     add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
     add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
     add("--save-checkpoint", type=Path, metavar="FILE", help="write the mixture with its changed sources")

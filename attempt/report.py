@@ -1,4 +1,6 @@
-"""Tables and bars for a terminal."""
+"""Tables, bars and figures for a terminal."""
+
+import math
 
 
 def table(rows: list[list[str]]) -> str:
@@ -17,3 +19,9 @@ def bars(shares: dict[str, float], width: int = 40) -> str:
     return "\n".join(
         f"{name:{longest}}  {share:.3f}  {'█' * round(share * width)}".rstrip() for name, share in shares.items()
     )
+
+
+def figure(mean: float, deviation: float | None, digits: int = 2) -> str:
+    """A mean and, of several values, their deviation; None or NaN is that of a single value."""
+    more = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.{digits}f}"
+    return f"{mean:.{digits}f}{more}"

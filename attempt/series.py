@@ -117,23 +117,31 @@ def kept(run: Run) -> bool:
 
 
 def read_result(run: Run) -> dict[str, Any]:
-    """The result.json of a complete run."""
+    """The result.json of a complete run, whose checkpoint lies beside it."""
+    result = read_scores(run.result)
+    if not run.best.exists():
+        raise bad_result(run.result, f"no {run.best.name} beside it")
+    return result
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """A result.json, whose scores are numbers; the checkpoint may be elsewhere."""
     try:
-        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         scores = [value for score in result["scores"] for value in score["metrics"].values()]
         means = [result["mean"][split] for split in ("dev", "test")]
         if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means]):
             raise ValueError("scores that are no numbers")
         if not all(isinstance(score[name], str) for score in result["scores"] for name in ("task", "split")):
             raise ValueError("scores without a task and a split")
-        if not run.best.exists():
-            raise ValueError(f"no {run.best.name} beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise AttemptError(
-            f"{run.result}: expected the result of a complete run, found {type(e).__name__}: {briefly(e)}; "
-            f"delete {run.folder} to train it again"
-        ) from None
+        raise bad_result(path, f"{type(e).__name__}: {briefly(e)}") from None
     return result
+
+
+def bad_result(path: Path, found: str) -> AttemptError:
+    advice = f"delete {path.parent} to train it again"
+    return AttemptError(f"{path}: expected the result of a complete run, found {found}; {advice}")
 
 
 def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:

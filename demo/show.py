@@ -13,7 +13,7 @@ from typing import Any
 
 from attempt.command import Command
 from attempt.options import Options
-from attempt.report import bars, table
+from attempt.report import bars, figure, table
 from attempt.run import Run
 from attempt.series import read_result, spread, train_one
 from data.download import Downloader
@@ -71,7 +71,8 @@ def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Cal
             print(f"\n{name}, seed {seed}", flush=True)
             train_one(dataclasses.replace(options, **run), train_run, lambda _: None)
             results.append(read_result(Run(out)))
-        rows.append([name, *(figure([result["mean"][split] for result in results]) for split in ("dev", "test"))])
+        found = [spread([result["mean"][split] for result in results]) for split in ("dev", "test")]
+        rows.append([name, *(figure(one["mean"], one["deviation"]) for one in found)])
     print(f"\n{task.name}: {task.metrics[0]}, in percent; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n{table(rows)}")
     print(f"\nwhat ATTEMPT mixes for {task.name}: mean weights on dev\n{bars(mean_weights(folder, seeds, task.name))}")
     print(f"\nall runs are in {folder}", flush=True)
@@ -88,12 +89,6 @@ def majority(task: Task, splits: dict[str, list[Example]], split: str, style: st
     """The first metric of the answer that is most common in the training set, given to every example."""
     answer = Counter(example.target for example in splits["train"]).most_common(1)[0][0]
     return score(task, [answer] * len(splits[split]), splits[split], style)[task.metrics[0]]
-
-
-def figure(values: list[float]) -> str:
-    """Mean and, of several values, sample standard deviation."""
-    found = spread(values)
-    return f"{found['mean']:.2f}" + ("" if found["deviation"] is None else f" ± {found['deviation']:.2f}")
 
 
 def mean_weights(folder: Path, seeds: Sequence[int], task: str) -> dict[str, float]:

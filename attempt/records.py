@@ -1,0 +1,241 @@
+"""Runs read back for tables and pictures: what they were told, what they measured, and which belong together."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attempt.command import USES
+from attempt.errors import AttemptError, briefly, one_line
+from attempt.options import MACHINE_FLAGS, Options, spoken
+from attempt.plan import Plan
+from attempt.run import Run
+from attempt.series import SEARCH, read_scores
+
+# What may differ between the runs of a series, or follows from something else that differs.
+OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt"}
+MARKS = ("config.json", "result.json", SEARCH)  # what makes a folder a run, or SPoT's search for one
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A line of metrics.jsonl."""
+
+    step: int
+    loss: float
+    """Nats per token of the answers, the mean since the evaluation before; NaN where there was no step in between."""
+    scores: dict[str, tuple[str, float]]
+    """For each task the name of its first metric, and that in percent, on dev."""
+    examples: dict[str, int]
+    """For each task the number of dev examples."""
+    mixture: dict[str, dict[str, float]]
+    """For each task of a mixture the mean weight of every prompt on dev, the target's the last."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, as its folder has it."""
+
+    folder: Path
+    plan: Plan
+    evaluations: list[Evaluation]
+    result: dict[str, Any] | None
+    """result.json; None where the run is not complete."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Raises AttemptError where anything in the folder is not what a run writes."""
+        run = Run(folder)
+        if not run.config.exists() and (folder / SEARCH).exists():
+            raise AttemptError(f"{folder}: expected a complete search of SPoT, found one that has not ended")
+        plan = Plan.read(run.config)
+        result = read_scores(run.result) if run.result.exists() else None
+        start = f"from-{(result or {}).get('start')}"  # a search's evaluations are those of the candidate that it kept
+        if not run.metrics.exists() and Path(start).name == start:
+            run = Run(folder / start)
+        return cls(folder, plan, [_evaluation(record, run.metrics) for record in run.read_metrics()], result)
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation of the checkpoint that was kept."""
+        step = (self.result or {}).get("best_step")
+        return next((evaluation for evaluation in self.evaluations if evaluation.step == step), None)
+
+    def scores(self, split: str) -> dict[str, tuple[str, float]]:
+        """For each task the name of its first metric and its value in percent, of the best checkpoint."""
+        found = [score for score in (self.result or {"scores": []})["scores"] if score["split"] == split]
+        return {score["task"]: next(iter(score["metrics"].items())) for score in found if score["metrics"]}
+
+    def examples(self, split: str) -> dict[str, int]:
+        found = [score for score in (self.result or {"scores": []})["scores"] if score["split"] == split]
+        return {score["task"]: score["examples"] for score in found if type(score.get("examples")) is int}
+
+
+def _evaluation(record: dict[str, Any], path: Path) -> Evaluation:
+    try:
+        scores = [score for score in record["scores"] if score["split"] == "dev"]
+        found = Evaluation(
+            record["step"],
+            float(record["loss"]),
+            {score["task"]: next(iter(score["metrics"].items())) for score in scores},
+            {score["task"]: int(score["examples"]) for score in scores},
+            {task: dict(mixed["weights"]) for task, mixed in record.get("mixture", {}).items()},
+        )
+        names = [*found.scores, *found.mixture, *(name for mixed in found.mixture.values() for name in mixed)]
+        values = [value for _, value in found.scores.values()]
+        values += [weight for mixed in found.mixture.values() for weight in mixed.values()]
+        if not all(isinstance(name, str) for name in (*names, *(metric for metric, _ in found.scores.values()))):
+            raise ValueError("tasks that are no names")
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+            raise ValueError("scores or weights that are no numbers")
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OverflowError) as e:
+        problem = f"{type(e).__name__}: {briefly(e)}"
+        raise AttemptError(f"{path}: expected the evaluations of a run, found {problem}") from None
+    return found
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The folders of runs in a folder, or itself; SPoT's early prompts and candidates are parts of their search."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(mark in files for mark in MARKS):
+            folders.clear()
+            yield Path(place)
+
+
+def read_all(paths: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
+    """The runs in some folders, and for each one that cannot be read the reason."""
+    records, damaged = [], {}
+    for folder in dict.fromkeys(folder for path in paths for folder in find_runs(path)):
+        try:
+            records.append(Record.read(folder))
+        except AttemptError as e:
+            damaged[folder] = str(e)
+    if not records and not damaged:
+        places = ", ".join(map(str, paths))
+        raise AttemptError(f"{places}: expected runs of train.py (folders with a config.json), found none")
+    return records, damaged
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a series of seeds has written of itself: summary.json."""
+
+    folder: Path
+    seeds: list[int]
+    scores: list[dict[str, Any]]
+    """task, split, metric, mean, deviation (None of a single run), values."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Summary":
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            for score in found["scores"]:
+                numbers = [score["mean"], *score["values"], 0 if score["deviation"] is None else score["deviation"]]
+                if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
+                    raise ValueError("scores that are no numbers")
+                if not all(isinstance(score[name], str) for name in ("task", "split", "metric")):
+                    raise ValueError("scores without a task, a split and a metric")
+            return cls(path.parent, [int(seed) for seed in found["seeds"]], found["scores"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
+            problem = f"{type(e).__name__}: {briefly(e)}"
+            raise AttemptError(f"{path}: expected the summary of a series, found {problem}; delete it") from None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one command that differ in their seeds alone; often a single run."""
+
+    label: str
+    runs: list[Record]
+
+    @property
+    def tasks(self) -> list[str]:
+        return self.runs[0].plan.task
+
+    @property
+    def plan(self) -> Plan:
+        return self.runs[0].plan
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """What decides a run's results, its seed apart; no options that its method passes over.
+
+    What SPoT starts from is found anew for each seed.
+    """
+    left_out = OF_THE_RUN | ({"init"} if plan.method == "spot" else set())
+    for option in dataclasses.fields(Options):
+        if plan.method not in USES.get(option.metadata["group"], {plan.method}):
+            left_out |= {option.name}
+    return {name: value for name, value in dataclasses.asdict(plan).items() if name not in left_out}
+
+
+def differing(plans: Sequence[Plan]) -> list[str]:
+    """The settings that are not the same in all runs, in the order of --help."""
+    found = [settings(plan) for plan in plans]
+    names = [option.name for option in dataclasses.fields(Options)]
+    return [name for name in names if len({repr(one[name]) for one in found if name in one}) > 1]
+
+
+def group(records: Sequence[Record]) -> list[Group]:
+    """Put the runs seed-1, seed-2 … of a folder together where their settings are the same, and name all groups."""
+    together: dict[tuple[Path, str], list[Record]] = {}
+    for record in records:
+        folder = record.folder.resolve()
+        place = folder.parent if re.fullmatch(r"seed-\d+", folder.name) else folder
+        together.setdefault((place, repr(settings(record.plan))), []).append(record)
+    series = list(together.values())
+    labels = [_label(runs[0].plan, [other[0].plan for other in series]) for runs in series]
+    named: dict[tuple[str, str], list[int]] = {}
+    for i, runs in enumerate(series):
+        named.setdefault((labels[i], repr(runs[0].plan.task)), []).append(i)
+    places = [place for place, _ in together]
+    for (label, _), same in named.items():
+        if len(same) > 1:  # the same settings twice: their folders are the difference
+            above = Path(os.path.commonpath([places[i] for i in same]))
+            for i in same:
+                labels[i] = f"{label}, {one_line(str(places[i].relative_to(above)), 80)}"
+    return [Group(label, runs) for label, runs in zip(labels, series, strict=True)]
+
+
+def _label(plan: Plan, plans: list[Plan]) -> str:
+    """The method, and what distinguishes runs of it on the same tasks; the same words for runs on other tasks."""
+    words = [plan.method]
+    if len({other.model for other in plans}) > 1:
+        words.append(plan.model_name)
+    if len(plan.task) > 1:
+        words.append(f"{len(plan.task)} tasks at once")
+    rivals = [other for other in plans if other.method == plan.method and len(other.task) == len(plan.task)]
+    tasks = {tuple(other.task) for other in rivals}
+    found = {name for task in tasks for name in differing([other for other in rivals if tuple(other.task) == task])}
+    follows = {option.name for option in dataclasses.fields(Options) if option.default is None}
+    asked = {name for other in rivals for name in other.asked}
+    for name in differing(rivals):  # in the order of --help
+        if name == "model" or name not in found or (name in follows and name not in asked):
+            continue
+        value, said = getattr(plan, name), name.replace("_", " ")
+        if isinstance(value, bool):
+            words += [said] * value
+        elif isinstance(value, list):
+            words.append(f"{len(value)} {said}")
+        elif value is not None:
+            words.append(f"{said} {spoken(value)}")
+    return one_line(", ".join(words), 80)
+
+
+def read_summaries(folder: Path, damaged: dict[Path, str]) -> list[Summary]:
+    """What the series in a folder have written of themselves; those that cannot be read become part of `damaged`."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if "summary.json" in files:
+            try:
+                found.append(Summary.read(Path(place) / "summary.json"))
+            except AttemptError as e:
+                damaged[Path(place) / "summary.json"] = str(e)
+    return found

@@ -1,0 +1,171 @@
+"""One page about a folder of runs, with its tables and pictures: python -m attempt.report_html runs
+
+It stands by itself, and what comes from the runs is escaped in it (attempt/page.py). Pictures need the extra [plots];
+without it they are text.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attempt.checkpoint import BEST, load_prompt
+from attempt.errors import AttemptError, exit_status
+from attempt.files import write_whole
+from attempt.flags import Parser
+from attempt.options import spelled, spoken
+from attempt.page import heading, inline, page, picture, table
+from attempt.pictures import Picture, attention_maps, learning_curves, mixture_curves, results, similarity_matrix
+from attempt.plots import INSTALL, can_draw
+from attempt.records import Group, Record, Summary, differing, group, read_all, read_summaries, settings
+from attempt.report import figure
+from attempt.spot import matrix
+
+MOST_PROMPTS = 40  # in a matrix of similarities
+
+Rows = list[list[str]]
+
+
+def report(folder: Path) -> str:
+    """The page. Raises AttemptError where the folder has no runs at all."""
+    records, damaged = read_all([folder])
+    summaries, groups = read_summaries(folder, damaged), group(records)
+    found = pictures(groups, damaged)
+    done = sum(record.result is not None for record in records)
+    title = f"The runs in {folder.resolve().name}/"
+    sizes = f"{len(records)} runs, {done} of them complete" + (f"; not readable: {len(damaged)}" if damaged else "")
+    note = "Scores in percent, ± the sample deviation over the runs (their number). Bold is a column's highest mean."
+    parts = [
+        heading(title, f"{sizes}. {note}"),
+        *(table(one.title, one.rows(), strong=True) for split in ("test", "dev") for one in results(groups, split)),
+        *([heading("Pictures", "" if can_draw() else f"As text: {INSTALL} draws them.", 2)] if found else []),
+        f'<div class="pictures">{"".join(drawing(one, f"p{i}") for i, one in enumerate(found))}</div>',
+        table("All runs", run_rows(records, folder)),
+        table("Settings that differ", setting_rows(groups), words=True),
+        table("Series, as their summary.json has them", series_rows(summaries, folder)),
+        table(
+            "Not readable",
+            [["where", "why"], *([relative(path, folder), why] for path, why in damaged.items())],
+            words=True,
+        ),
+    ]
+    return page(title, parts)
+
+
+def pictures(groups: Sequence[Group], damaged: dict[Path, str]) -> list[Picture]:
+    found: list[Picture] = [*results(groups, "test"), *attention_maps(groups)]
+    return [*found, *learning_curves(groups), *mixture_curves(groups), *similarities(groups, damaged)]
+
+
+def drawing(one: Picture, mark: str) -> str:
+    if not can_draw():
+        return picture(one.title, one.text(), None)
+    from attempt.draw import COLOURS, GRID, INK, PAPER, rendered  # noqa: PLC0415 - loaded only to draw
+
+    colours = {colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}
+    colours |= {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)"}
+    return picture(one.title, one.text(), inline(rendered(one, "svg").decode("utf-8"), one.title, mark, colours))
+
+
+def similarities(groups: Sequence[Group], damaged: dict[Path, str]) -> list[Picture]:
+    """How alike the prompts are that were trained by themselves, and the sources that were mixed: of one shape each."""
+    shapes: dict[tuple[int, ...], dict[str, Tensor]] = {}
+    for one in groups:
+        path = one.runs[0].folder / BEST
+        if one.plan.method not in ("prompt", "spot", "attempt") or not path.exists():
+            continue
+        try:
+            prompt, config = load_prompt(path)
+        except AttemptError as e:
+            damaged[path] = str(e)
+            continue
+        names, tensors = [f"{name} {one.label}" for name in config.names], prompt.target.detach()
+        if prompt.sources is not None:
+            names, tensors = [f"{name} (source)" for name in config.sources], prompt.sources
+        for name, tensor in zip(names, tensors, strict=True):
+            shapes.setdefault(tuple(tensor.shape), {}).setdefault(name, tensor)
+    found = [dict(list(prompts.items())[:MOST_PROMPTS]) for prompts in shapes.values() if len(prompts) > 2]
+    values = [matrix(torch.stack(list(prompts.values())), "average").double().numpy() for prompts in found]
+    return [similarity_matrix(list(prompts), value, "average") for prompts, value in zip(found, values, strict=True)]
+
+
+def relative(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path != folder else folder.resolve().name
+
+
+def run_rows(records: Sequence[Record], folder: Path) -> Rows:
+    names = [
+        "run",
+        "tasks",
+        "method",
+        "model",
+        "seed",
+        "best step",
+        "steps",
+        "dev",
+        "test",
+        "invalid on test",
+        "trained",
+    ]
+    return [[*names, "seconds"], *([relative(record.folder, folder), *_run_cells(record)] for record in records)]
+
+
+def _run_cells(record: Record) -> list[str]:
+    plan, result = record.plan, record.result
+    told = [" ".join(plan.task), plan.method, plan.model_name, str(plan.seed)]
+    if result is None:
+        last = record.evaluations[-1].step if record.evaluations else 0
+        return [*told, "-", f"{last:,} of {plan.steps:,}", *["-"] * 5]
+    invalid = [s["invalid"] for s in result["scores"] if s["split"] == "test" and isinstance(s.get("invalid"), float)]
+    shares = [f"{share:.2f}" for share in (result["mean"]["dev"], result["mean"]["test"], *invalid[:1])]
+    counts = [counted(result.get(name)) for name in ("best_step", "steps", "trainable_parameters", "seconds")]
+    return [*told, *counts[:2], *shares, *["-"] * (3 - len(shares)), *counts[2:]]
+
+
+def counted(value: Any) -> str:
+    return f"{value:,}" if type(value) in (int, float) else "-"
+
+
+def setting_rows(groups: Sequence[Group]) -> Rows:
+    """The options that are not the same everywhere, a row a group of runs."""
+    names = [name for name in differing([one.plan for one in groups]) if name not in ("task", "method")]
+    rows = [[one.label, " ".join(one.tasks), *(said(settings(one.plan).get(name)) for name in names)] for one in groups]
+    return [["runs", "tasks", *map(spelled, names)], *(rows if names else [])]
+
+
+def said(value: object) -> str:
+    return "-" if value is None or value == [] else spoken(value)
+
+
+def series_rows(summaries: Sequence[Summary], folder: Path) -> Rows:
+    rows = [["series", "task", "split", "metric", "mean ± deviation", "seeds", "values"]]
+    for one in summaries:
+        place, seeds = relative(one.folder, folder), " ".join(map(str, one.seeds))
+        for score in one.scores:
+            values = " ".join(f"{value:.2f}" for value in score["values"])
+            mean = figure(score["mean"], score["deviation"])
+            rows.append([place, score["task"], score["split"], score["metric"], mean, seeds, values])
+    return rows
+
+
+def run(argv: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m attempt.report_html", description="One page about a folder of runs.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="runs and series, in folders of any depth")
+    parser.add_argument("--to", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
+    given = parser.parse_args(argv)
+    path = given.to or given.folder / "report.html"
+    write_whole(path, report(given.folder).encode("utf-8"))
+    print(f"{path}: open it in a browser")
+    if not can_draw():
+        print(f"its pictures are text: {INSTALL} draws them", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_status("python -m attempt.report_html", lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
