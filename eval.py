@@ -17,13 +17,14 @@ from tqdm import tqdm
 from attempt import baselines, distributed
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
-from attempt.errors import AttemptError, exit_status
+from attempt.errors import AttemptError, exit_status, meant, meant_path
 from attempt.files import write_whole
 from attempt.flags import Parser, positive
 from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
+from attempt.report import describe
 from attempt.run import Run
 from attempt.shard import load_shared_out
 from attempt.signals import end_together
@@ -228,19 +229,6 @@ def score_split(
     return {**record, "examples": len(answers), "answers": common, "decoding": options.answer_by}, answers
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A record of score_split on a line; all figures are percentages."""
-    metrics = ", ".join(f"{name} {value:.2f}" for name, value in record["metrics"].items())
-    note = ""
-    if len(record["answers"]) == 1 and record["examples"] > 1:
-        note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --labels"
-    elif record["invalid"] > 50:
-        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
-    invalid = f"invalid {record['invalid']:.2f}"
-    chosen = ", chosen among the labels" if record.get("decoding") == "labels" else ""
-    return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples{chosen}){note}"
-
-
 def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
@@ -257,6 +245,9 @@ def evaluate(argv: Sequence[str] | None) -> None:
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
+    if given.checkpoint not in ("best", "last") and not path.exists():
+        near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
+        parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
     if given.add_sources or given.remove_sources:
         changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
@@ -273,7 +264,8 @@ def evaluate(argv: Sequence[str] | None) -> None:
     lines: list[str] = []
     for name in expand(given.task or options.task):
         if name not in options.task and len(options.task) > 1:
-            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}")
+            near = meant(name, options.task)
+            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}{near}")
         number = options.task.index(name) if name in options.task else 0  # one prompt can be tried on any task
         split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
         record, answers = score_split(backbone, trained.prompt, split, options)

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant_path
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.plan import Plan, sums_of
@@ -39,8 +39,36 @@ class Command:
         return bool(self.seeds) or self.separately or finds
 
 
+# Flags of Hugging Face's programs, and of the authors', that are called otherwise here.
+OTHER_NAMES = {
+    "--learning-rate": "--lr",
+    "--output-dir": "--out",
+    "--model-name-or-path": "--model",
+    "--task-names": "--task",
+    "--num-train-epochs": "--epochs",
+    "--train-batch-size": "--batch-size",
+    "--per-device-train-batch-size": "--batch-size",
+    "--per-device-eval-batch-size": "--eval-batch-size",
+    "--gradient-accumulation-steps": "--accumulate",
+    "--gradient-checkpointing": "--recompute",
+    "--torch-compile": "--compile",
+    "--lr-scheduler-type": "--schedule",
+    "--warmup-steps": "--warmup",
+    "--max-grad-norm": "--clip",
+    "--optim": "--optimizer",
+    "--bf16": "--precision bf16",
+    "--fp16": "--precision fp16",
+    "--logging-steps": "--log-every",
+    "--eval-steps": "--eval-every",
+    "--report-to": "--tensorboard or --wandb",
+    "--resume-from-checkpoint": "--resume",
+}
+
+
 class CommandParser(Parser):
     """Reads @FILE as if its words stood in the command line; # begins a comment there."""
+
+    other_names = OTHER_NAMES
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         try:
@@ -50,6 +78,11 @@ class CommandParser(Parser):
 
     def words(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that are given, by their options' names."""
+        for word in sys.argv[1:] if argv is None else argv:
+            path = Path(word.removeprefix("@"))
+            if word.startswith("@") and not path.exists():
+                near = meant_path(Path("recipes") / path.with_suffix(".args").name) or meant_path(path)
+                self.error(f"{word}: expected a file of options, found none{near}")
         try:
             return vars(self.parse_args(argv))
         except UnicodeDecodeError as e:
