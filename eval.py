@@ -18,8 +18,9 @@ from attempt import baselines, distributed
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
 from attempt.errors import AttemptError, exit_status, meant, meant_path
+from attempt.eval_command import new_parser
 from attempt.files import write_whole
-from attempt.flags import Parser, positive
+from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
 from attempt.plan import Plan
@@ -32,7 +33,7 @@ from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
-from data.tasks import TASKS, Example, Task, expand, get_task, load_official
+from data.tasks import TASKS, Example, Task, expand, get_task, load_official, source_text
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
@@ -232,6 +233,8 @@ def score_split(
 def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
+    if given.interactive and (given.predictions or distributed.size() > 1):
+        parser.error("expected --interactive in one process and without --predictions")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     run = Run(given.run)
@@ -255,18 +258,19 @@ def evaluate(argv: Sequence[str] | None) -> None:
             save_prompt(given.save_checkpoint, changed, config)
         trained: Trained = changed
     else:
-        trained, _ = load_trained(path, options.method, backbone.t5)
+        trained, config = load_trained(path, options.method, backbone.t5)
     if trained.prompt is not None:
         check_width(trained.prompt, backbone.t5, run.folder, options.model)
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, options)
 
+    chosen = numbered(expand(given.task or options.task), options)
+    if given.interactive:
+        model = Model(backbone.t5, backbone.tokenizer, backbone.machine, trained.prompt, config.sources)
+        converse([new_question(name, number, options, backbone) for name, number in chosen.items()], model.reply)
+        return
     lines: list[str] = []
-    for name in expand(given.task or options.task):
-        if name not in options.task and len(options.task) > 1:
-            near = meant(name, options.task)
-            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}{near}")
-        number = options.task.index(name) if name in options.task else 0  # one prompt can be tried on any task
+    for name, number in chosen.items():
         split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
         record, answers = score_split(backbone, trained.prompt, split, options)
         print(describe(record))
@@ -279,29 +283,33 @@ def evaluate(argv: Sequence[str] | None) -> None:
         print(f"{len(lines)} answers in {given.predictions}")
 
 
-def new_parser() -> Parser:
-    parser = Parser(prog="eval.py", description="Score what a run has trained, and write its answers.")
-    add = parser.add_argument
-    add("--run", required=True, type=Path, metavar="DIR", help="folder that train.py wrote")
-    add("--task", nargs="+", metavar="TASK", help="tasks to score (default: the run's)")
-    add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
-    add("--checkpoint", default="best", metavar="best|last|FILE", help="which one (default: %(default)s)")
-    add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
-    add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
-    add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
-    add("--save-checkpoint", type=Path, metavar="FILE", help="write the mixture with its changed sources")
-    add("--train-file", metavar="FILE", help="the user's training file, if it has moved since (default: the run's)")
-    add("--dev-file", metavar="FILE", help="the same for dev, or other examples (default: the run's)")
-    add("--test-file", metavar="FILE", help="the same for test, or other examples (default: the run's)")
-    add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
-    add("--answer-by", choices=["generate", "labels"], help="write the answer, or choose a label (default: the run's)")
-    add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
-    add("--shard", action="store_true", help="share the T5 out among torchrun's processes, if it does not fit")
-    add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
-    add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
-    return parser
+def numbered(names: Sequence[str], options: Options) -> dict[str, int]:
+    """The names of tasks to score, each with the number of its prompt."""
+    for name in names:
+        if name not in options.task and len(options.task) > 1:
+            near = meant(name, options.task)
+            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}{near}")
+    # one prompt can be tried on any task
+    return {name: options.task.index(name) if name in options.task else 0 for name in names}
+
+
+def new_question(name: str, number: int, options: Options, backbone: Backbone) -> Question:
+    """A task to be asked by hand: of its files, only a user's own are needed."""
+    task = find_task(name, options)
+    check_answers(task, options)
+    labels = task.label_texts(options.labels)
+    rows = label_ids(backbone, labels) if labels else None
+    return Question(
+        name,
+        task.fields,
+        lambda values: source_text(task, values, options.task_name),
+        0 if options.shared_prompt else number,
+        options.max_source_length or task.max_source,
+        options.max_target_length or (FREE_TEXT if rows is None else rows.size(1)),
+        dict(zip(labels, task.labels or labels, strict=True)),
+        rows,
+        options.answer_by == "labels",
+    )
 
 
 def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
