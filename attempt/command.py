@@ -153,7 +153,7 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
             groups[name] = parser.add_argument_group(name, only).add_argument
         default = option.default
         if default is not MISSING and default is not None and "action" not in settings:
-            settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
+            settings["help"] += f" (default: {default}{whose(settings['help'])})" * ("default:" not in settings["help"])
         groups[name](settings.pop("option", spelled(option.name)), dest=option.name, **settings)
     add = groups["run"]
     add(
@@ -181,6 +181,11 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
     for name, text in lists.items():
         add(f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
     return parser
+
+
+def whose(text: str) -> str:
+    """Where a default comes from, if the help's text names no paper beside it."""
+    return "" if "et al." in text or "papers" in text else ", this program's"
 
 
 def check_uses(parser: Parser, given: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ class DataOptions:
         metavar="FILE",
     )
     dev_file: str | None = flag("task", "examples to choose the best prompt by", None, metavar="FILE")
-    test_file: str | None = flag("task", "examples to score at the end (default: --dev-file's)", None, metavar="FILE")
+    test_file: str | None = flag(
+        "task", "examples to score at the end (default: --dev-file's, this program's)", None, metavar="FILE"
+    )
     source_field: list[str] = flag(
         "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
     )

@@ -72,7 +72,7 @@ class Model:
         if len(read) < len(whole):
             lines = [
                 f"read      {one_line(self.tokenizer.decode(read))}",
-                f"          cut: the first {len(read)} of {len(whole)} tokens, EOS included",
+                f"          cut: the first {len(read):,} of {len(whole):,} tokens, EOS included",
             ]
         with self.machine.autocast():
             scores = {}

@@ -47,12 +47,15 @@ class Options(DataOptions):
         "attempt",
         choices=["prompt", "spot", "attempt", *baselines.METHODS],
     )
-    model: str = flag("method", "a checkpoint's name or folder: the T5", "t5-base", metavar="NAME")
+    model: str = flag(
+        "method", "a checkpoint's name or folder: the T5 (t5-base: Asai et al.)", "t5-base", metavar="NAME"
+    )
 
     init: str | None = flag(
         "prompt",
         "first value of the prompt: vocab, uniform, labels, text:WORDS, source (the first source prompt), "
-        "or a prompt file or run folder (default: vocab; with --method attempt: source; with spot: --transfer)",
+        "or a prompt file or run folder (default: vocab, this program's; with --method attempt source, as in Asai et "
+        "al.'s program; with spot what --transfer finds)",
         None,
     )
     prompt_length: int | None = flag(
@@ -75,8 +78,8 @@ class Options(DataOptions):
 
     transfer: str = flag(
         "transfer",
-        "best: train from each of the --top-k sources nearest to the target, keep the best on dev; average: start from "
-        "their mean, weighted by similarity; mixture: from one prompt trained on their tasks and the target's",
+        "as in Vu et al.; best: train from each of the --top-k sources nearest to the target, keep the best on dev; "
+        "average: start from their mean, weighted by similarity; mixture: from one prompt trained on their tasks and the target's",
         "best",
         choices=list(spot.TRANSFERS),
     )
@@ -89,7 +92,7 @@ class Options(DataOptions):
     )
     early_prompt: str | None = flag(
         "transfer",
-        "run or file with the target's own prompt to compare with (default: it is trained, for --early-steps)",
+        "run or file with the target's own prompt to compare with (default: it is trained, as in Vu et al.)",
         None,
         metavar="PATH",
     )
@@ -165,7 +168,8 @@ class Options(DataOptions):
     )
     schedule: str | None = flag(
         "training",
-        "linear: down to 0 at the end; constant (default: linear for adamw, constant for adafactor)",
+        "linear: down to 0 at the end; constant (default: linear for adamw: Asai et al.; constant for adafactor: "
+        "Lester et al.)",
         None,
         choices=["linear", "constant"],
     )
@@ -187,7 +191,7 @@ class Options(DataOptions):
     )
     clip: float | None = flag(
         "training",
-        "largest gradient norm, 0 for none (default: 1.0 for adamw, Asai et al.; 0 for adafactor, which "
+        "largest gradient norm, 0 for none (default: 1.0 for adamw: Asai et al.; 0 for adafactor, which "
         "clips its own updates)",
         None,
         type=number,
@@ -201,7 +205,7 @@ class Options(DataOptions):
         action="store_true",
     )
     dropout: float | None = flag(
-        "training", "share of dropped activations (default: the checkpoint's)", None, type=share
+        "training", "share of dropped activations (default: the checkpoint's, 0.1 in all papers)", None, type=share
     )
     seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=seed_number)
 
@@ -246,11 +250,15 @@ class Options(DataOptions):
     )
 
     eval_every: int | None = flag(
-        "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
+        "run",
+        "steps from one evaluation on dev to the next (default: an epoch's, this program's)",
+        None,
+        type=positive,
+        metavar="N",
     )
     patience: int | None = flag(
         "run",
-        "stop after N evaluations without a better score (default: run all steps)",
+        "stop after N evaluations without a better score (default: run all steps, as the papers do)",
         None,
         type=positive,
         metavar="N",
