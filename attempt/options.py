@@ -79,7 +79,8 @@ class Options(DataOptions):
     transfer: str = flag(
         "transfer",
         "as in Vu et al.; best: train from each of the --top-k sources nearest to the target, keep the best on dev; "
-        "average: start from their mean, weighted by similarity; mixture: from one prompt trained on their tasks and the target's",
+        "average: start from their mean, weighted by similarity; mixture: from one prompt trained on their tasks and "
+        "the target's",
         "best",
         choices=list(spot.TRANSFERS),
     )

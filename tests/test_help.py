@@ -17,6 +17,7 @@ from attempt.options import MACHINE_FLAGS, Options, spelled
 from attempt.plan import Plan
 from attempt.progress import Progress, duration
 from data.batches import Batch
+from model.checkpoint import load_t5
 
 SOURCE = re.compile(r"et al\.|papers|this program's")
 # What is not there unless it is given; the other flags without a value have a default that depends on others.
@@ -164,7 +165,8 @@ def test_the_summary_has_what_a_run_is_in_aligned_lines(
     assert all(line[10] == " " != line[11] for line in lines) and len(lines) <= 14
     assert names[:4] == ["run", "task", "task", "method"]
     assert [n for n in names[4:] if n] == ["sources", "model", "device", "trainable", "training"]
-    everything = sum(p.numel() for p in job.backbone.t5.parameters()) + 2 * 6 * 32 + 2 * 100 * 32 + 2 * 32
+    t5 = load_t5(Path(job.options.model))
+    everything = sum(p.numel() for p in t5.parameters()) + 2 * 6 * 32 + 2 * 100 * 32 + 2 * 32
     assert any(f"6,848 of {everything:,} parameters ({6848 / everything:.2%})" in line for line in lines)
 
 

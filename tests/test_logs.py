@@ -1,5 +1,6 @@
 """TensorBoard's files by its own reader; Weights & Biases against a module that notes what it is told."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from runs import error_of, metrics_of, result_of, same_prompt
 
 import train
-from attempt.logs import figures_of
+from attempt.logs import WeightsAndBiases, figures_of
+from attempt.plan import Plan
 
 PROMPT = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--log-every", "2", "--eval-every", "4"]
 
@@ -75,8 +77,11 @@ class Wandb(SimpleNamespace):
         self.run = SimpleNamespace(
             define_metric=lambda *_, **__: None,
             log=self.logged.append,
-            finish=lambda exit_code: self.ended.append(exit_code),
+            finish=self.finished,
         )
+
+    def finished(self, exit_code: int) -> None:
+        self.ended.append(exit_code)
 
     def init(self, **settings: Any) -> Any:
         if self.problem:
@@ -99,8 +104,7 @@ def test_weights_and_biases_gets_the_curves_and_no_secret(
     common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb: Wandb, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    secret = ["--mirror", "http://me:hunter2@localhost:1"]
-    killed_at(7, monkeypatch, [*PROMPT, "--steps", "10", "--wandb", "soft", "--out", str(run), *secret, *common])
+    killed_at(7, monkeypatch, [*PROMPT, "--steps", "10", "--wandb", "soft", "--out", str(run), *common])
     assert wandb.ended == [1]
     assert train.main(["--resume", str(run)]) == 0
     assert wandb.ended == [1, 0]
@@ -108,6 +112,9 @@ def test_weights_and_biases_gets_the_curves_and_no_secret(
     assert first["id"] == second["id"] == (run / "wandb-id.txt").read_text().strip() and first["resume"] == "allow"
     assert first["project"] == "soft" and first["config"]["lr"] == 0.3 and first["dir"] == str(run)
     assert first["settings"] == {"console": "off", "x_disable_meta": True}  # neither printed lines nor the command
+    secret = dataclasses.replace(Plan.read(run / "config.json"), mirror="https://me:hunter2@files.org/")
+    WeightsAndBiases(run, secret)
+    assert wandb.inits[-1]["config"]["mirror"] == "https://files.org/"
     assert "hunter2" not in json.dumps([wandb.inits, wandb.logged]) and "hunter2" not in "".join(capsys.readouterr())
     assert [row["step"] for row in wandb.logged if "train/loss" in row] == [2, 4, 6, 6, 8, 10]
     assert [row["step"] for row in wandb.logged if "dev/cola/matthews" in row] == [4, 8, 10]
