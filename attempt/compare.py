@@ -40,13 +40,15 @@ class Finished:
     @property
     def settings(self) -> dict[str, str]:
         """What may set it apart from other runs of its task, by name, as it would be given."""
-        found = {name: value for name, value in self.plan.stored().items() if name not in APART}
+        apart = APART | ({"init"} if "start" in self.result else set())  # what SPoT's search found for each seed
+        found = {name: value for name, value in self.plan.stored().items() if name not in apart}
         found |= {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
-        return {name: spoken(value) for name, value in found.items()}
+        own = f"seed-{self.plan.seed}"  # in paths: each seed may start from prompts of its own
+        return {name: spoken(value).replace(own, "seed-N") for name, value in found.items()}
 
     @property
     def key(self) -> tuple[str, ...]:
-        return (self.task, *self.settings.values())
+        return (self.task, *(f"{name} {value}" for name, value in self.settings.items()))
 
 
 def len_and(result: dict[str, Any], split: str) -> str:
@@ -118,7 +120,8 @@ def figure(values: list[float]) -> str:
 def differing(groups: Sequence[Sequence[Finished]]) -> dict[str, list[str]]:
     """The settings that are not the same in all groups, each with every group's value."""
     settings = [group[0].settings for group in groups]
-    values = {name: [each[name] for each in settings] for name in settings[0]}
+    names = dict.fromkeys(name for each in settings for name in each)
+    values = {name: [each.get(name, "found for each seed") for each in settings] for name in names}
     return {name: found for name, found in values.items() if len(set(found)) > 1}
 
 

@@ -93,6 +93,19 @@ def test_only_common_seeds_are_paired(two_methods: Path, capsys: pytest.CaptureF
     assert "no paired test" in text and "p-value" not in text and "t-test" not in text
 
 
+def test_each_seed_may_start_from_prompts_of_its_own(prompt_run: Path, tmp_path: Path) -> None:
+    """SPoT finds for each seed what it starts from, and is compared with that seed's own prompt."""
+    for seed, start in ((1, "mnli"), (2, "qnli")):
+        paths = {"init": f"x/sources/{start}.safetensors", "early_prompt": f"y/prompt/seed-{seed}"}
+        run = add_run(prompt_run, tmp_path / f"seed-{seed}", 70.0, method="spot", seed=seed, **paths)
+        (run / "result.json").write_text(json.dumps({**result_of(run), "start": start}))
+    add_run(prompt_run, tmp_path / "other", 71.0, method="spot", init="z", seed=1)
+    groups = grouped(find_runs([tmp_path]))
+    assert sorted(len(group) for group in groups) == [1, 2]
+    found = compare.differing(sorted(groups, key=len))
+    assert found["init"] == ["z", "found for each seed"]
+
+
 def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another rate is another group; another --log-every, device or folder is not."""
     add_run(prompt_run, tmp_path / "a", 70.0, seed=1)
