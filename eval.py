@@ -17,15 +17,17 @@ from tqdm import tqdm
 from attempt import baselines, distributed
 from attempt.attention import entropy
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
-from attempt.errors import AttemptError, exit_status
+from attempt.errors import AttemptError, exit_status, meant, meant_path
+from attempt.eval_command import new_parser
 from attempt.files import write_whole
-from attempt.flags import Parser, positive
+from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
 from attempt.pictures import attention_map
 from attempt.plan import Plan
-from attempt.plots import picture_file, show
+from attempt.plots import show
 from attempt.prompt import SoftPrompt
+from attempt.report import describe
 from attempt.run import Run
 from attempt.shard import load_shared_out
 from attempt.signals import end_together
@@ -33,7 +35,7 @@ from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
-from data.tasks import TASKS, Example, Task, expand, get_task, load_official
+from data.tasks import TASKS, Example, Task, expand, get_task, load_official, source_text
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
@@ -235,22 +237,11 @@ def score_split(
     return {**record, "examples": len(answers), "answers": common, "decoding": options.answer_by}, answers
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A record of score_split on a line; all figures are percentages."""
-    metrics = ", ".join(f"{name} {value:.2f}" for name, value in record["metrics"].items())
-    note = ""
-    if len(record["answers"]) == 1 and record["examples"] > 1:
-        note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --labels"
-    elif record["invalid"] > 50:
-        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
-    invalid = f"invalid {record['invalid']:.2f}"
-    chosen = ", chosen among the labels" if record.get("decoding") == "labels" else ""
-    return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples{chosen}){note}"
-
-
 def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
+    if given.interactive and (given.predictions or given.attention_map or distributed.size() > 1):
+        parser.error("expected --interactive in one process, without --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     run = Run(given.run)
@@ -266,6 +257,9 @@ def evaluate(argv: Sequence[str] | None) -> None:
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
+    if given.checkpoint not in ("best", "last") and not path.exists():
+        near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
+        parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
     if given.add_sources or given.remove_sources:
         changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
@@ -279,12 +273,14 @@ def evaluate(argv: Sequence[str] | None) -> None:
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, options)
 
+    chosen = numbered(expand(given.task or options.task), options)
+    if given.interactive:
+        model = Model(backbone.t5, backbone.tokenizer, backbone.machine, trained.prompt, config.sources)
+        converse([new_question(name, number, options, backbone) for name, number in chosen.items()], model.reply)
+        return
     lines: list[str] = []
     instances = {}
-    for name in expand(given.task or options.task):
-        if name not in options.task and len(options.task) > 1:
-            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}")
-        number = options.task.index(name) if name in options.task else 0  # one prompt can be tried on any task
+    for name, number in chosen.items():
         split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
         record, answers = score_split(backbone, trained.prompt, split, options)
         print(describe(record))
@@ -302,30 +298,33 @@ def evaluate(argv: Sequence[str] | None) -> None:
         show([attention_map(given.split, prompts, instances)], given.attention_map)
 
 
-def new_parser() -> Parser:
-    parser = Parser(prog="eval.py", description="Score what a run has trained, and write its answers.")
-    add = parser.add_argument
-    add("--run", required=True, type=Path, metavar="DIR", help="folder that train.py wrote")
-    add("--task", nargs="+", metavar="TASK", help="tasks to score (default: the run's)")
-    add("--split", default="test", choices=["train", "dev", "test"], help="default: %(default)s")
-    add("--checkpoint", default="best", metavar="best|last|FILE", help="which one (default: %(default)s)")
-    add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
-    add("--attention-map", type=picture_file, metavar="FILE", help="draw each prompt's weights: .png, .svg or .pdf")
-    add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
-    add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
-    add("--save-checkpoint", type=Path, metavar="FILE", help="write the mixture with its changed sources")
-    add("--train-file", metavar="FILE", help="the user's training file, if it has moved since (default: the run's)")
-    add("--dev-file", metavar="FILE", help="the same for dev, or other examples (default: the run's)")
-    add("--test-file", metavar="FILE", help="the same for test, or other examples (default: the run's)")
-    add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
-    add("--answer-by", choices=["generate", "labels"], help="write the answer, or choose a label (default: the run's)")
-    add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    add("--precision", choices=["auto", "fp32", "bf16", "fp16"], help="default: the run's")
-    add("--shard", action="store_true", help="share the T5 out among torchrun's processes, if it does not fit")
-    add("--mirror", metavar="URL", help="server that has the files of all hosts (default: the run's)")
-    add("--data-dir", metavar="DIR", help="folder that has them (default: the run's)")
-    return parser
+def numbered(names: Sequence[str], options: Options) -> dict[str, int]:
+    """The names of tasks to score, each with the number of its prompt."""
+    for name in names:
+        if name not in options.task and len(options.task) > 1:
+            near = meant(name, options.task)
+            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}{near}")
+    # one prompt can be tried on any task
+    return {name: options.task.index(name) if name in options.task else 0 for name in names}
+
+
+def new_question(name: str, number: int, options: Options, backbone: Backbone) -> Question:
+    """A task to be asked by hand: of its files, only a user's own are needed."""
+    task = find_task(name, options)
+    check_answers(task, options)
+    labels = task.label_texts(options.labels)
+    rows = label_ids(backbone, labels) if labels else None
+    return Question(
+        name,
+        task.fields,
+        lambda values: source_text(task, values, options.task_name),
+        0 if options.shared_prompt else number,
+        options.max_source_length or task.max_source,
+        options.max_target_length or (FREE_TEXT if rows is None else rows.size(1)),
+        dict(zip(labels, task.labels or labels, strict=True)),
+        rows,
+        options.answer_by == "labels",
+    )
 
 
 def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:

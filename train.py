@@ -1,5 +1,6 @@
 """Train soft prompts, and mixtures of them, for a frozen T5: python train.py --task mnli --method attempt"""
 
+import math
 import platform
 import sys
 import time
@@ -15,26 +16,28 @@ from tqdm import tqdm
 from attempt import distributed
 from attempt.baselines import METHODS, TunedWeights
 from attempt.build import find_sources, given_prompts, new_prompt
-from attempt.checkpoint import PromptConfig, Trained, load_trained, reload_trained, save_trained
+from attempt.checkpoint import PromptConfig, Trained, load_last, reload_trained, save_trained
 from attempt.command import parse
-from attempt.errors import AttemptError, Interrupted, exit_status
+from attempt.errors import Interrupted, exit_status
 from attempt.guards import Guards
+from attempt.logs import Logs, check_logs
 from attempt.machine import memory_told
 from attempt.options import Options
 from attempt.plan import Plan
+from attempt.progress import Progress
+from attempt.report import describe, evaluation_lines, first_metrics
 from attempt.run import Run
 from attempt.series import train_series
 from attempt.shard import frozen
 from attempt.signals import Signals
-from attempt.summary import run_lines
+from attempt.summary import batch_lines, example_lines, summary
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, collate, cut, step_rows
 from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
-from eval import Backbone, Split, check_answers, describe, find_task, load_splits, mixture_weights, score_split
+from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split
 from model.checkpoint import NAMES
-from model.t5 import T5
 
 
 def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[Batch]]:
@@ -61,9 +64,10 @@ class Job:
     trainer: Trainer
     config: PromptConfig
     run: Run
-    frozen: str
-    """How many of the T5's parameters are not trained."""
+    frozen: tuple[int, int]
+    """How many of the T5's parameters are not trained, and how many of them this process holds."""
     guards: Guards
+    logs: Logs
     started: float = 0.0
     """When it would have begun, had it never been interrupted: on the clock of time.monotonic."""
 
@@ -71,18 +75,18 @@ class Job:
         """Run all steps that are left, and the evaluations. Raises Interrupted, with all saved, at a signal."""
         options, trainer = self.options, self.trainer
         self.started = time.monotonic() - trainer.seconds
-        bar = tqdm(total=options.steps, initial=trainer.step, unit="step", disable=not sys.stderr.isatty())
+        progress = Progress(options, trainer.step, self.examples_a_step())
         batches = training_batches(self.tokens, options, trainer.step)
         while True:
             if self.evaluation_is_due():
-                self.evaluate(bar, signals)
-            if trainer.step == options.steps or self.patience_is_over(bar):
+                self.evaluate(progress, signals)
+            if trainer.step == options.steps or self.patience_is_over(progress.bar):
                 break
             trainer.t5.train()
             trainer.train_step(*(part.to(trainer.machine.device) for part in next(batches)))
-            bar.update()
+            progress.bar.update()
             if trainer.step % options.log_every == 0:
-                self.log_progress(bar)
+                self.log_progress(progress)
             ending, saving = signals.agreed()
             if saving or ending is not None:
                 self.guards.check_finite()
@@ -90,7 +94,7 @@ class Job:
                 signals.saving = False
             if ending is not None:
                 raise Interrupted(ending)
-        bar.close()
+        progress.bar.close()
 
     def evaluation_is_due(self) -> bool:
         step = self.trainer.step
@@ -103,19 +107,26 @@ class Job:
             bar.write(f"step {step}: no better score in {patience} evaluations, stopped early")
         return over
 
-    def log_progress(self, bar: "tqdm[NoReturn]") -> None:
-        self.guards.check_finite()
-        trainer, steps = self.trainer, self.options.steps
-        loss = trainer.mean_loss(self.options.log_every)
-        bar.set_postfix(loss=f"{loss:.3f}", lr=f"{trainer.lr:.3g}")
-        if bar.disable:
-            print(f"step {trainer.step}/{steps}: loss {loss:.4f} nats/token, lr {trainer.lr:.3g}", flush=True)
+    def examples_a_step(self) -> float:
+        """The last batch of an epoch may be smaller than the others."""
+        examples = self.options.epoch_examples([len(task["train"].examples) for task in self.splits])
+        return examples / math.ceil(examples / self.options.batch_size)
 
-    def evaluate(self, bar: "tqdm[NoReturn]", signals: Signals) -> None:
+    def log_progress(self, progress: Progress) -> None:
+        self.guards.check_finite()
+        trainer = self.trainer
+        loss = trainer.mean_loss(self.options.log_every)
+        progress.measure(trainer.step)
+        progress.log(trainer.step, loss, trainer.lr)
+        figures = {"train/loss": loss, "train/lr": trainer.lr, "train/examples per second": progress.rate}
+        self.logs.write(trainer.step, figures)
+
+    def evaluate(self, progress: Progress, signals: Signals) -> None:
         """Score dev, keep the best checkpoint, save what is needed to go on."""
         self.guards.check_finite()
         self.guards.check_progress()
         trainer, loss = self.trainer, self.trainer.mean_loss()
+        progress.measure(trainer.step)
         try:
             with signals.may_end_at_once():
                 scores = self.score("dev")
@@ -135,14 +146,13 @@ class Job:
             trainer.best, trainer.best_step, trainer.best_scores = selected, trainer.step, scores
             self.save_trained(self.run.best)
         self.run.append_metrics(record)
+        self.logs.write_record(record)
         self.save()
-        for score in scores:
-            bar.write(f"step {trainer.step}: loss {loss:.4f} nats/token; {describe(score)}{' *' * record['best']}")
+        progress.evaluated()
+        for line in evaluation_lines(record):
+            progress.bar.write(line)
         if skipped := self.guards.skipped_line():
-            bar.write(f"    {skipped}, see {self.run.metrics.name}")
-        for name, mixture in record.get("mixture", {}).items():
-            weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
-            bar.write(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
+            progress.bar.write(f"    {skipped}, see {self.run.metrics.name}")
         sys.stdout.flush()
 
     def score(self, split: str) -> list[dict[str, Any]]:
@@ -194,6 +204,7 @@ class Job:
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
+        self.logs.write_record({"step": trainer.best_step, "scores": scores[len(trainer.best_scores) :]})
         for score in scores:
             print(f"best (step {trainer.best_step}): {describe(score)}")
         if len(options.task) > 1:
@@ -205,53 +216,31 @@ class Job:
         distributed.wait_for_all()  # the folder is complete for all of them
 
 
-def first_metrics(scores: list[dict[str, Any]]) -> float:
-    """The mean of the tasks' first metrics: the score of a group of tasks, and what decides which step is the best."""
-    firsts: list[float] = [next(iter(score["metrics"].values())) for score in scores]
-    return sum(firsts) / len(firsts)
-
-
 def summarize(job: Job) -> None:
     """What is about to happen."""
-    options, trainer, tokens = job.options, job.trainer, job.tokens
-    lines = [f"run        {job.run.folder}"]
-    for task in job.splits:
-        sizes = ", ".join(f"{split} {len(task[split].examples):,}" for split in task)
-        lines.append(f"task       {task['train'].task.name}: {sizes} examples")
-        if task["train"].task.split == "given":
-            spelled = ", ".join(task["train"].task.labels)
-            lines.append(f"           its answers are {f'the labels {spelled}' if spelled else 'free text'}")
-        answers = {example.target for example in task["train"].examples}
-        labels = task["train"].task.labels and task["train"].task.label_texts(options.labels)
-        if absent := [label for label in labels if label not in answers]:
-            lines.append(f"           no training example has the label {', '.join(absent)}")
-        own = task["train"].tokens
-        if own.cut_sources:
-            lines.append(f"           {own.cut_sources:,} training texts are cut to {own.max_source} tokens")
-    if tokens.cut_targets:
-        lines.append(f"           {tokens.cut_targets:,} answers are cut to {options.max_target_length} tokens")
-    lines += run_lines(options, trainer, job.config.sources, job.frozen, np.bincount(tokens.parts).tolist())
-    print("\n".join(lines), flush=True)
+    sources, cut_targets = job.config.sources, job.tokens.cut_targets
+    print(summary(job.options, job.trainer, job.splits, sources, job.frozen, cut_targets), flush=True)
 
 
 def show_batch(job: Job) -> None:
     """The dry run: an example of each task, and the first batch, as the model will read them, and its loss."""
-    decode = job.backbone.tokenizer.decode
-    for task in job.splits:
+    options, decode = job.options, job.backbone.tokenizer.decode
+    for name, task in zip(options.task, job.splits, strict=True):
         tokens = task["train"].tokens
-        print(f"{task['train'].task.name:10} source {decode(tokens.source(0).tolist())!r}")
-        print(f"           target {decode(tokens.target(0).tolist())!r}")
-    batch = collate(job.tokens, next(training_rows(job.tokens, job.options, 0))).to(job.trainer.machine.device)
+        print(example_lines(name, tokens.source(0).tolist(), tokens.target(0).tolist(), decode))
+    batch = collate(
+        job.tokens, next(training_rows(job.tokens, options, 0)), options.multiple, options.prompt_length
+    ).to(job.trainer.machine.device)
     with torch.no_grad():
         loss = job.trainer.loss(batch)
-    print(f"batch      ids {tuple(batch.ids.shape)}, labels {tuple(batch.labels.shape)}, loss {loss:.4f} nats/token")
-    print(f"           source {decode(batch.ids[0][batch.mask[0]].tolist())!r}")
-    print(f"           target {decode(batch.labels[0][batch.labels[0] >= 0].tolist())!r}")
+    names = [options.task[job.tokens.parts[row]] for row in batch.index.tolist()]
+    print(batch_lines(batch, names, options.prompt_length, loss, job.backbone.t5.config.vocab_size, decode))
     print("dry run: nothing was trained, no run folder was written")
 
 
 def prepare(options: Options) -> Job:
     """Load everything; a Plan is an earlier run's, which goes on."""
+    check_logs(options)
     run, resumed, baseline = Run(options.folder()), isinstance(options, Plan), options.method in METHODS
     tasks = [find_task(name, options) for name in options.task]
     sources, source_names = find_sources(options) if options.method == "attempt" and not resumed else (None, [])
@@ -275,7 +264,7 @@ def prepare(options: Options) -> Job:
     config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, shared=plan.shared_prompt)
     trained: Trained
     if resumed:  # the checkpoint has its sources with it, wherever their files are by now
-        trained, config = load_last(run, plan, backbone.t5)
+        trained, config = load_last(run.last, run.best, plan.method, backbone.t5)
         if plan.fix_attention and trained.prompt is not None and trained.prompt.attention is not None:
             trained.prompt.attention.requires_grad_(False)
     elif baseline:
@@ -292,18 +281,7 @@ def prepare(options: Options) -> Job:
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
     guards = Guards(trainer, plan, tokens.parts, lambda step: next(training_rows(tokens, plan, step - 1)))
-    return Job(plan, backbone, splits, tokens, trainer, config, run, fixed, guards)
-
-
-def load_last(run: Run, plan: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
-    """What was saved last; its values come from state.pt, so that a damaged file can be replaced by the best one."""
-    try:
-        return load_trained(run.last, plan.method, t5)
-    except AttemptError as e:
-        if not run.best.exists():
-            raise
-        print(f"warning: {e}; taking {run.best.name} and the state in its place", file=sys.stderr)
-        return load_trained(run.best, plan.method, t5)
+    return Job(plan, backbone, splits, tokens, trainer, config, run, fixed, guards, Logs())
 
 
 def train_run(options: Options, dry_run: bool = False) -> None:
@@ -334,7 +312,8 @@ def work(job: Job, *, resumed: bool) -> None:
         job.started = time.monotonic()
         job.save()
     tried = f"--batch-size {job.options.batch_size}, --eval-batch-size {job.options.eval_batch_size}"
-    with Signals() as signals, memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens"):
+    memory = memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens")
+    with Signals() as signals, memory, job.logs.opened(job.options, job.trainer.step):
         job.train(signals)
         job.finish(signals)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
 from attempt.checkpoint import load_prompts, load_sources, read_attention
-from attempt.errors import Advised, AttemptError
+from attempt.errors import Advised, AttemptError, meant, meant_path
 from attempt.options import Options
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
@@ -18,6 +18,8 @@ from attempt.run import Run
 
 SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")  # Asai et al. 2022, sec. 4.1
 AUTHORS_PROMPTS = {"t5-base": "source_prompts", "t5-large": "attempt_large_source", "t5-3b": "attempt_3b_source"}
+
+INITS = ("vocab", "uniform", "labels", "source")  # of --init, besides text: and paths
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts -> their pieces' ids
 
@@ -52,12 +54,12 @@ def missing_sources(options: Options) -> Advised:
 
 def init_path(init: str | None) -> Path | None:
     """The file or run folder that --init names; None where it is a keyword or a text."""
-    if init is None or init in ("", "uniform", "vocab", "labels", "source") or init.startswith("text:"):
+    if init is None or init in ("", *INITS) or init.startswith("text:"):
         return None
     if not Path(init).exists():
         raise AttemptError(
             f"--init {init}: expected vocab, uniform, labels, source, text:WORDS, or a prompt file or run folder; "
-            "found no such file"
+            f"found no such file{meant(init, INITS) or meant_path(Path(init))}"
         )
     return Path(init)
 

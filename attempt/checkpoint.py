@@ -7,6 +7,7 @@ Its metadata has `format` and, as JSON, `config`: a PromptConfig.
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from attempt.attention import VARIANTS, PromptAttention
 from attempt.baselines import FORMAT as WEIGHTS
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant, meant_path
 from attempt.files import write_whole
 from attempt.foreign import ADAPTER_FILES, AUTHORS_G, is_foreign, read_authors_attention, read_foreign
 from attempt.prompt import SoftPrompt
@@ -94,6 +95,17 @@ def load_trained(path: Path, method: str, t5: T5) -> tuple[Trained, PromptConfig
     except (TypeError, ValueError) as e:
         raise AttemptError(f"{path}: expected whole trained weights, found damaged ones ({e})") from None
     return trained, config
+
+
+def load_last(last: Path, best: Path, method: str, t5: T5) -> tuple[Trained, PromptConfig]:
+    """What was saved last; its values come from state.pt, so that a damaged file can be replaced by the best one."""
+    try:
+        return load_trained(last, method, t5)
+    except AttemptError as e:
+        if not best.exists():
+            raise
+        print(f"warning: {e}; taking {best.name} and the state in its place", file=sys.stderr)
+        return load_trained(best, method, t5)
 
 
 def reload_trained(path: Path, trained: Trained) -> None:
@@ -178,7 +190,8 @@ def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
 def read_attention(path: Path) -> dict[str, Tensor]:
     """The tensors of a run's G, under their names in PromptAttention; also the authors', and the replication's."""
     if not path.exists():
-        raise AttemptError(f"{path}: expected a run folder or a folder with {AUTHORS_G}, found no such file")
+        expected = f"{path}: expected a run folder or a folder with {AUTHORS_G}"
+        raise AttemptError(f"{expected}, found no such file{meant_path(path)}")
     if path.is_dir() and (path / AUTHORS_G).exists():
         return read_authors_attention(path)
     if is_foreign(path):
@@ -199,7 +212,8 @@ def change_sources(
         raise AttemptError("expected a run of --method attempt, whose sources to change, found one without sources")
     unknown = [name for name in remove if name not in config.sources]
     if unknown:
-        raise AttemptError(f"expected sources of the run, {', '.join(config.sources)}; found {', '.join(unknown)}")
+        found = ", ".join(name + meant(name, config.sources) for name in unknown)
+        raise AttemptError(f"expected sources of the run, {', '.join(config.sources)}; found {found}")
     kept = [i for i, name in enumerate(config.sources) if name not in remove]
     sources, names = list(prompt.sources[kept]), [config.sources[i] for i in kept]
     for path in add:
@@ -231,7 +245,7 @@ def _read_source(path: Path) -> list[tuple[str, Tensor]]:
 def _read_prompts(path: Path) -> tuple[bool, Tensor, list[str]]:
     """Whether it is a mixture's, the target prompts (K,L,D), and their names."""
     if not path.exists():
-        raise AttemptError(f"{path}: expected a run folder or a prompt's file, found no such file")
+        raise AttemptError(f"{path}: expected a run folder or a prompt's file, found no such file{meant_path(path)}")
     if is_foreign(path):
         found = read_foreign(path)
         place = path.parent if path.name in ADAPTER_FILES else path  # an adapter has its folder's name

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant_path
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.plan import Plan, sums_of
@@ -39,8 +39,36 @@ class Command:
         return bool(self.seeds) or self.separately or finds
 
 
+# Flags of Hugging Face's programs, and of the authors', that are called otherwise here.
+OTHER_NAMES = {
+    "--learning-rate": "--lr",
+    "--output-dir": "--out",
+    "--model-name-or-path": "--model",
+    "--task-names": "--task",
+    "--num-train-epochs": "--epochs",
+    "--train-batch-size": "--batch-size",
+    "--per-device-train-batch-size": "--batch-size",
+    "--per-device-eval-batch-size": "--eval-batch-size",
+    "--gradient-accumulation-steps": "--accumulate",
+    "--gradient-checkpointing": "--recompute",
+    "--torch-compile": "--compile",
+    "--lr-scheduler-type": "--schedule",
+    "--warmup-steps": "--warmup",
+    "--max-grad-norm": "--clip",
+    "--optim": "--optimizer",
+    "--bf16": "--precision bf16",
+    "--fp16": "--precision fp16",
+    "--logging-steps": "--log-every",
+    "--eval-steps": "--eval-every",
+    "--report-to": "--tensorboard or --wandb",
+    "--resume-from-checkpoint": "--resume",
+}
+
+
 class CommandParser(Parser):
     """Reads @FILE as if its words stood in the command line; # begins a comment there."""
+
+    other_names = OTHER_NAMES
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         try:
@@ -50,6 +78,11 @@ class CommandParser(Parser):
 
     def words(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The flags that are given, by their options' names."""
+        for word in sys.argv[1:] if argv is None else argv:
+            path = Path(word.removeprefix("@"))
+            if word.startswith("@") and not path.exists():
+                near = meant_path(Path("recipes") / path.with_suffix(".args").name) or meant_path(path)
+                self.error(f"{word}: expected a file of options, found none{near}")
         try:
             return vars(self.parse_args(argv))
         except UnicodeDecodeError as e:
@@ -120,7 +153,7 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
             groups[name] = parser.add_argument_group(name, only).add_argument
         default = option.default
         if default is not MISSING and default is not None and "action" not in settings:
-            settings["help"] += f" (default: {default})" if "default:" not in settings["help"] else ""
+            settings["help"] += f" (default: {default}{whose(settings['help'])})" * ("default:" not in settings["help"])
         groups[name](settings.pop("option", spelled(option.name)), dest=option.name, **settings)
     add = groups["run"]
     add(
@@ -148,6 +181,11 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
     for name, text in lists.items():
         add(f"--list-{name}", action="version", version=text, help=f"print the known {name} and stop")
     return parser
+
+
+def whose(text: str) -> str:
+    """Where a default comes from, if the help's text names no paper beside it."""
+    return "" if "et al." in text or "papers" in text else ", this program's"
 
 
 def check_uses(parser: Parser, given: dict[str, Any]) -> None:

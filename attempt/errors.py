@@ -1,7 +1,9 @@
-"""The one error class of the project, and how a program ends."""
+"""The one error class of the project, the names that a mistyped one is near to, and how a program ends."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 LONGEST = 2000  # characters of a message
 
@@ -19,6 +21,29 @@ def one_line(text: str, most: int = LONGEST) -> str:
 def briefly(error: BaseException) -> str:
     """An error on one short line."""
     return one_line(" ".join(str(error).split())[:200]) or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest to a given one, in any case; "" where none is near."""
+    names = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return names[near[0]] if near else ""
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean NAME?)", or "" where no known name is near: to be put behind the name that was given."""
+    near = nearest(name, known)
+    return f" (did you mean {near}?)" if near else ""
+
+
+def meant_path(path: Path) -> str:
+    """The same for a path that is not there: the nearest of the names that stand where its first wrong one does."""
+    wrong = next((place for place in [*reversed(path.parents), path] if not place.exists()), path)
+    try:
+        near = nearest(wrong.name, [place.name for place in wrong.parent.iterdir() if not place.name.startswith(".")])
+    except OSError:
+        return ""
+    return f" (did you mean {wrong.parent / near / path.relative_to(wrong)}?)" if near else ""
 
 
 class AttemptError(Exception):

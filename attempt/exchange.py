@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attempt.attention import PromptAttention
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
-from attempt.errors import AttemptError, exit_status
+from attempt.errors import AttemptError, exit_status, meant
 from attempt.files import write_whole
 from attempt.flags import Parser, above_zero, positive
 from attempt.foreign import ADAPTER_CONFIG, ADAPTER_FILES, TASKS, Foreign, read_foreign
@@ -125,7 +125,10 @@ def _choose(path: Path, found: Foreign, tasks: list[str]) -> Tensor:
     if found.tasks and (len(found.tasks) > 1 or len(tasks) > 1):
         unknown = [name for name in tasks if name not in found.tasks]
         if unknown:
-            raise AttemptError(f"{path}: expected --task to name some of {', '.join(found.tasks)}, found {unknown[0]}")
+            raise AttemptError(
+                f"{path}: expected --task to name some of {', '.join(found.tasks)}, found {unknown[0]}"
+                + meant(unknown[0], found.tasks)
+            )
         return found.target[[found.tasks.index(name) for name in tasks]]
     if len(tasks) != len(found.target):
         raise AttemptError(

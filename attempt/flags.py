@@ -2,10 +2,12 @@
 
 import argparse
 import math
+import sys
+from collections.abc import Mapping
 from dataclasses import MISSING, field
 from typing import Any, NoReturn
 
-from attempt.errors import one_line
+from attempt.errors import meant, nearest, one_line
 
 
 def positive(text: str) -> int:
@@ -65,7 +67,36 @@ def flag(group: str, text: str, default: Any = MISSING, **argparse_settings: Any
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors on one line, whatever a file of options holds."""
+    """argparse, with errors on one line, whatever a file of options holds, which name what was meant."""
+
+    other_names: Mapping[str, str] = {}
+    """What flags of other programs are called here."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Before anything is missed, a word that is no flag is told: it may be the missing one."""
+        words = sys.argv[1:] if args is None else list(args)
+        flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
+        for word in flags if self._subparsers is None else ():  # a command's flags are told by its own parser
+            if word.startswith("--") and self._unknown(word):
+                self.error(f"unrecognized arguments: {word}")
+        return super().parse_known_args(words, namespace)
+
+    def _unknown(self, word: str) -> bool:
+        known = self._option_string_actions
+        return word not in known and not (self.allow_abbrev and any(other.startswith(word) for other in known))
+
+    def _meant_flag(self, word: str) -> str:
+        near = nearest(word.replace("_", "-"), [*self._option_string_actions, *self.other_names])
+        return f" (did you mean {self.other_names.get(near, near)}?)" if near and word.startswith("--") else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            near = meant(str(value), names)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{near}: expected {', '.join(names)}")
 
     def error(self, message: str) -> NoReturn:
+        before, unknown, words = message.partition("unrecognized arguments: ")
+        if unknown:
+            message = before + unknown + " ".join(word + self._meant_flag(word) for word in words.split())
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant_path
 from model.checkpoint import read_torch
 from model.safetensors import read_safetensors
 
@@ -66,7 +66,8 @@ def read_foreign(path: Path, rows: int | None = None) -> Foreign:
     Raises AttemptError, on one line that names the file, for whatever is missing, misshapen or not finite.
     """
     if not path.exists():
-        raise AttemptError(f"{path}: expected a prompt's file or an adapter's folder, found no such file")
+        expected = f"{path}: expected a prompt's file or an adapter's folder"
+        raise AttemptError(f"{expected}, found no such file{meant_path(path)}")
     if path.suffix in (".safetensors", ".bin") and not path.is_dir():
         return _adapter(path, path.parent / ADAPTER_CONFIG, rows)
     if path.is_dir():

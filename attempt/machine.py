@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant
 from attempt.options import Options
 from model.fast import PLAIN, Forms, quicken
 from model.t5 import T5
 
 SHAPES = 64  # of batches, for each of which torch.compile makes kernels
+DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -59,7 +60,9 @@ def choose_machine(device: str, precision: str) -> Machine:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as e:
         problem = str(e).split("\n", maxsplit=1)[0]
-        raise AttemptError(f"--device {device}: expected a device of this machine, found none ({problem})") from None
+        raise AttemptError(
+            f"--device {device}: expected a device of this machine, found none{meant(device, DEVICES)} ({problem})"
+        ) from None
     if precision == "auto":
         return Machine(chosen, *_automatic(chosen))
     if chosen.type == "cpu" and precision == "bf16" and cpu_has_bf16():

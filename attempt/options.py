@@ -1,4 +1,7 @@
-"""What a training run can be told: one field a flag, with its default, unit and source."""
+"""What a training run can be told: one field a flag, with its default, unit and source.
+
+Those of its tasks and their examples stand in data_options.py.
+"""
 
 import argparse
 import dataclasses
@@ -10,11 +13,12 @@ from typing import Any
 
 from attempt import baselines, spot
 from attempt.attention import VARIANTS
+from attempt.data_options import DataOptions
 from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
 
 # These may differ between a run and its continuation: they do not change what is computed, rounding aside.
 MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
-MACHINE_FLAGS |= {"plain", "compile", "recompute", "accumulate", "shard"}
+MACHINE_FLAGS |= {"tensorboard", "wandb", "plain", "compile", "recompute", "accumulate", "shard"}
 
 
 def spelled(name: str) -> str:
@@ -33,90 +37,8 @@ def difference(name: str, now: object, was: object) -> str:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """All that decides a run, as the user said it. What is None depends on the data, and a Plan has it."""
-
-    task: list[str] = flag("task", "one or more tasks, e.g. mnli, or: rte mrpc cola", nargs="+", metavar="TASK")
-    train_file: str | None = flag(
-        "task",
-        "training examples of the one task in --task that is not built in: .tsv, .csv or .jsonl, also .gz; goes with "
-        "--dev-file, --source-field and --target-field",
-        None,
-        metavar="FILE",
-    )
-    dev_file: str | None = flag("task", "examples to choose the best prompt by", None, metavar="FILE")
-    test_file: str | None = flag("task", "examples to score at the end (default: --dev-file's)", None, metavar="FILE")
-    source_field: list[str] = flag(
-        "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
-    )
-    target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
-    answers: str | None = flag(
-        "task",
-        "the files' answers: labels, or any text (default: labels where the training file has at most 20 "
-        "different answers, and fewer than half as many as rows)",
-        None,
-        choices=["labels", "text"],
-    )
-    labels: str = flag(
-        "task",
-        "how answers are written: digits (Asai et al.) or the words T5 knows",
-        "digits",
-        choices=["digits", "words"],
-    )
-    train_examples: int | None = flag(
-        "task",
-        "train on the first N examples of the permuted training set (default: all)",
-        None,
-        type=positive,
-        metavar="N",
-    )
-    shots: int | None = flag("task", "train on K examples of each label", None, type=positive, metavar="K")
-    eval_examples: int | None = flag(
-        "task",
-        "score at most N examples of a split, drawn with --data-seed (default: all)",
-        None,
-        type=positive,
-        metavar="N",
-    )
-    data_seed: int = flag(
-        "task", "seed of --train-examples, --shots and --eval-examples", 42, type=seed_number, metavar="N"
-    )
-    splits: str = flag(
-        "task",
-        "paper: dev and test cut from the official sets (Asai et al.); official: train, and dev as test too",
-        "paper",
-        choices=["paper", "official"],
-    )
-    mixing_cap: int | None = flag(
-        "task",
-        "with several tasks: at most N examples of each in an epoch, drawn anew for each epoch, so that large "
-        "tasks do not crowd out small ones (default: all; 524288: Vu et al.)",
-        None,
-        type=positive,
-        metavar="N",
-    )
-    max_source_length: int | None = flag(
-        "task",
-        "tokens of text, EOS included; longer texts are cut (default: 512 for SQuAD and MRQA, 348 for MultiRC, "
-        "else 256: Asai et al.)",
-        None,
-        type=positive,
-        metavar="N",
-    )
-    max_target_length: int | None = flag(
-        "task",
-        "tokens of an answer, EOS included (default: the longest label's or training answer's)",
-        None,
-        type=positive,
-        metavar="N",
-    )
-    task_name: bool = flag(
-        "task",
-        "leave out the task's name, the first word of the text",
-        True,
-        action="store_false",
-        option="--no-task-name",
-    )
 
     method: str = flag(
         "method",
@@ -125,12 +47,15 @@ class Options:
         "attempt",
         choices=["prompt", "spot", "attempt", *baselines.METHODS],
     )
-    model: str = flag("method", "a checkpoint's name or folder: the T5", "t5-base", metavar="NAME")
+    model: str = flag(
+        "method", "a checkpoint's name or folder: the T5 (t5-base: Asai et al.)", "t5-base", metavar="NAME"
+    )
 
     init: str | None = flag(
         "prompt",
         "first value of the prompt: vocab, uniform, labels, text:WORDS, source (the first source prompt), "
-        "or a prompt file or run folder (default: vocab; with --method attempt: source; with spot: --transfer)",
+        "or a prompt file or run folder (default: vocab, this program's; with --method attempt source, as in Asai et "
+        "al.'s program; with spot what --transfer finds)",
         None,
     )
     prompt_length: int | None = flag(
@@ -153,8 +78,9 @@ class Options:
 
     transfer: str = flag(
         "transfer",
-        "best: train from each of the --top-k sources nearest to the target, keep the best on dev; average: start from "
-        "their mean, weighted by similarity; mixture: from one prompt trained on their tasks and the target's",
+        "as in Vu et al.; best: train from each of the --top-k sources nearest to the target, keep the best on dev; "
+        "average: start from their mean, weighted by similarity; mixture: from one prompt trained on their tasks and "
+        "the target's",
         "best",
         choices=list(spot.TRANSFERS),
     )
@@ -167,7 +93,7 @@ class Options:
     )
     early_prompt: str | None = flag(
         "transfer",
-        "run or file with the target's own prompt to compare with (default: it is trained, for --early-steps)",
+        "run or file with the target's own prompt to compare with (default: it is trained, as in Vu et al.)",
         None,
         metavar="PATH",
     )
@@ -243,7 +169,8 @@ class Options:
     )
     schedule: str | None = flag(
         "training",
-        "linear: down to 0 at the end; constant (default: linear for adamw, constant for adafactor)",
+        "linear: down to 0 at the end; constant (default: linear for adamw: Asai et al.; constant for adafactor: "
+        "Lester et al.)",
         None,
         choices=["linear", "constant"],
     )
@@ -265,7 +192,7 @@ class Options:
     )
     clip: float | None = flag(
         "training",
-        "largest gradient norm, 0 for none (default: 1.0 for adamw, Asai et al.; 0 for adafactor, which "
+        "largest gradient norm, 0 for none (default: 1.0 for adamw: Asai et al.; 0 for adafactor, which "
         "clips its own updates)",
         None,
         type=number,
@@ -279,7 +206,7 @@ class Options:
         action="store_true",
     )
     dropout: float | None = flag(
-        "training", "share of dropped activations (default: the checkpoint's)", None, type=share
+        "training", "share of dropped activations (default: the checkpoint's, 0.1 in all papers)", None, type=share
     )
     seed: int = flag("training", "seed of the first values, the order of the data and dropout", 42, type=seed_number)
 
@@ -324,11 +251,15 @@ class Options:
     )
 
     eval_every: int | None = flag(
-        "run", "steps from one evaluation on dev to the next (default: an epoch's)", None, type=positive, metavar="N"
+        "run",
+        "steps from one evaluation on dev to the next (default: an epoch's, this program's)",
+        None,
+        type=positive,
+        metavar="N",
     )
     patience: int | None = flag(
         "run",
-        "stop after N evaluations without a better score (default: run all steps)",
+        "stop after N evaluations without a better score (default: run all steps, as the papers do)",
         None,
         type=positive,
         metavar="N",
@@ -342,6 +273,19 @@ class Options:
     )
     eval_batch_size: int = flag("run", "examples answered at once", 64, type=positive, metavar="N")
     log_every: int = flag("run", "steps from one line of progress to the next", 50, type=positive, metavar="N")
+    tensorboard: bool = flag(
+        "run",
+        "write the curves for TensorBoard too, into tensorboard/ in the run's folder (extra [tensorboard])",
+        False,
+        action=argparse.BooleanOptionalAction,
+    )
+    wandb: str | None = flag(
+        "run",
+        "send the curves to this project of Weights & Biases too (extra [wandb]); with WANDB_MODE=offline they are "
+        "kept in the run's folder",
+        None,
+        metavar="PROJECT",
+    )
     device: str = flag("run", "auto, cpu, cuda, cuda:1, mps", "auto")
     precision: str = flag(
         "run",

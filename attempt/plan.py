@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
-from attempt.errors import AttemptError, briefly
+from attempt.errors import AttemptError, briefly, meant_path
 from attempt.files import sha256_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 
@@ -84,7 +84,11 @@ class Plan(Options):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
-            if not isinstance(found, dict) or found.keys() != hints.keys():
+            newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
+            found = (
+                {**newer, **found} if isinstance(found, dict) else {}
+            )  # a run of before may lack what changes nothing
+            if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():
                 cls._check_kind(name, value, hints[name])
@@ -93,7 +97,8 @@ class Plan(Options):
         except (OSError, ValueError, RecursionError) as e:
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
-            raise AttemptError(f"{path}: expected the config.json of a run, found {briefly(e)}{hint}") from None
+            near = "" if path.parent.exists() else meant_path(path.parent)
+            raise AttemptError(f"{path}: expected the config.json of a run, found {briefly(e)}{near}{hint}") from None
         return cls(**found)
 
     @staticmethod

@@ -1,6 +1,8 @@
-"""Tables, bars and figures for a terminal."""
+"""Tables, bars, figures and scores for a terminal."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def table(rows: list[list[str]]) -> str:
@@ -25,3 +27,32 @@ def figure(mean: float, deviation: float | None, digits: int = 2) -> str:
     """A mean and, of several values, their deviation; None or NaN is that of a single value."""
     more = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.{digits}f}"
     return f"{mean:.{digits}f}{more}"
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """The scores of a split, as metrics.jsonl and result.json hold them, on a line; all figures are percentages."""
+    metrics = ", ".join(f"{name} {value:.2f}" for name, value in record["metrics"].items())
+    note = ""
+    if len(record["answers"]) == 1 and record["examples"] > 1:
+        note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --labels"
+    elif record["invalid"] > 50:
+        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
+    invalid = f"invalid {record['invalid']:.2f}"
+    chosen = ", chosen among the labels" if record.get("decoding") == "labels" else ""
+    return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples{chosen}){note}"
+
+
+def evaluation_lines(record: Mapping[str, Any]) -> list[str]:
+    """An evaluation, from its record in metrics.jsonl: the scores, and what is mixed; * marks the best one so far."""
+    start, star = f"step {record['step']}: loss {record['loss']:.4f} nats/token", " *" * record["best"]
+    lines = [f"{start}; {describe(score)}{star}" for score in record["scores"]]
+    for name, mixture in record.get("mixture", {}).items():
+        weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
+        lines.append(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
+    return lines
+
+
+def first_metrics(scores: Sequence[Mapping[str, Any]]) -> float:
+    """The mean of the tasks' first metrics: the score of a group of tasks, and what decides which step is the best."""
+    firsts: list[float] = [next(iter(score["metrics"].values())) for score in scores]
+    return sum(firsts) / len(firsts)

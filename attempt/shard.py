@@ -60,11 +60,10 @@ def fill(parameter: nn.Parameter, tensor: Tensor) -> None:
     place.copy_(tensor)
 
 
-def frozen(t5: T5) -> str:
-    """How many parameters are not trained, and how many of them this process holds, in words."""
+def frozen(t5: T5) -> tuple[int, int]:
+    """How many parameters are not trained, and how many of them this process holds."""
     parameters = [p for p in t5.parameters() if not p.requires_grad]
-    total, own = (sum(p.numel() for p in ps) for ps in (parameters, map(own_part, parameters)))
-    return f"{total:,} frozen parameters" + (f", {own:,} of them in each process" if own < total else "")
+    return sum(p.numel() for p in parameters), sum(own_part(p).numel() for p in parameters)
 
 
 def own_part(parameter: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ A source text is the task's name and then every field after its own name, as T5 
 To add a task, add an entry to TASKS; a new file format needs a function like those of data/others.py.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant
 from data.files import Fetch, Row, shown
 from data.glue import read_glue, read_mrpc
 from data.others import read_ag_news, read_imdb, read_snli, read_tables, read_winogrande, read_yelp
@@ -178,9 +177,10 @@ def get_task(name: str) -> Task:
     """The task of that name; AttemptError with the nearest name where there is none."""
     if name in TASKS:
         return TASKS[name]
-    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    raise AttemptError(f"unknown task {name!r}{meant}: expected one of {', '.join(TASKS)}")
+    raise AttemptError(
+        f"unknown task {name!r}{meant(name, [*TASKS, *FAMILIES])}: expected one of {', '.join(TASKS)}; a task of your "
+        "own comes with --train-file"
+    )
 
 
 def describe_tasks() -> str:

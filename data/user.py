@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, meant, meant_path
 from data.files import Fetch, Row, shown, text_lines
 from data.tasks import Task
 
@@ -110,7 +110,7 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
     if ending not in ENDINGS:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
     if not path.is_file():
-        raise AttemptError(f"{path}: expected a file of examples, found none there; check the path")
+        raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
     lines = ((where, line.removesuffix("\r")) for where, line in text_lines(path, advice="check the file"))
     columns = (*files.fields, files.target)
     if ending == ".jsonl":
@@ -163,7 +163,8 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
 def _json_text(record: dict[str, object], key: str, where: str) -> str:
     if key not in record:
         raise AttemptError(
-            f"{where}: expected the key {key!r}, found {_listed(record)}; see --source-field, --target-field"
+            f"{where}: expected the key {key!r}, found {_listed(record)}{meant(key, record)}; see --source-field, "
+            "--target-field"
         )
     value = record[key]
     if isinstance(value, bool):
@@ -184,7 +185,8 @@ def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
     for column in columns:
         if names.count(column) != 1:
             raise AttemptError(
-                f"{where}: expected one column {column!r}, found {_listed(names)}; see --source-field, --target-field"
+                f"{where}: expected one column {column!r}, found {_listed(names)}{meant(column, names)}; see "
+                "--source-field, --target-field"
             )
     wanted = [names.index(column) for column in columns]
     for where, cells in rows:

@@ -4,13 +4,12 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError, NotFound, briefly
+from attempt.errors import AttemptError, NotFound, briefly, meant, meant_path
 from model.config import T5Config
 from model.safetensors import read_safetensors
 from model.t5 import T5
@@ -38,9 +37,8 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known names: {', '.join(NAMES)}"
-        raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name; {hint}")
+        near = meant(name, NAMES) or meant_path(Path(name)) or f"; known names: {', '.join(NAMES)}"
+        raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name{near}")
     address = f"https://huggingface.co/{name}/resolve/main"
     try:
         folder = fetch(f"{address}/config.json").parent

@@ -1,0 +1,254 @@
+"""Several runs in a table, and whether their scores differ by more than chance: python -m attempt.compare RUN RUN …
+
+A RUN is a run's folder or any folder above runs: a series of seeds, of tasks, or runs/. Runs that differ in nothing but
+the seed are one row, with mean and sample standard deviation.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from attempt.errors import AttemptError, briefly, exit_status, meant_path
+from attempt.flags import Parser
+from attempt.options import MACHINE_FLAGS, spelled, spoken
+from attempt.plan import Plan
+from attempt.report import table
+from attempt.run import Run
+from attempt.series import read_result, spread
+from attempt.significance import mcnemar, paired_t
+
+APART = MACHINE_FLAGS | {"seed", "task", "asked", "eval_batch_size"}  # no settings that would set two runs apart
+FEW = 5  # pairs: below, a t-test finds large differences alone
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A complete run: its options, and its result.json."""
+
+    folder: Path
+    plan: Plan
+    result: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        return "+".join(self.plan.task)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What may set it apart from other runs of its task, by name, as it would be given."""
+        apart = APART | ({"init"} if "start" in self.result else set())  # what SPoT's search found for each seed
+        found = {name: value for name, value in self.plan.stored().items() if name not in apart}
+        found |= {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
+        own = f"seed-{self.plan.seed}"  # in paths: each seed may start from prompts of its own
+        return {name: spoken(value).replace(own, "seed-N") for name, value in found.items()}
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.task, *(f"{name} {value}" for name, value in self.settings.items()))
+
+
+def len_and(result: dict[str, Any], split: str) -> str:
+    """On how many examples a run was scored, and by which decoding."""
+    scores = [score for score in result["scores"] if score["split"] == split]
+    counts = " + ".join(str(score.get("examples", "?")) for score in scores)
+    return f"{counts} examples by {'/'.join(sorted({str(score.get('decoding', 'generate')) for score in scores}))}"
+
+
+def find_runs(paths: Iterable[Path]) -> list[Finished]:
+    """The complete runs in these folders, each once; of a run nothing below it, such as SPoT's candidates."""
+    found: dict[Path, Finished] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise AttemptError(f"{path}: expected the folder of a run or of several, found none{meant_path(path)}")
+        folders = list(complete(path))
+        if not folders:
+            raise AttemptError(f"{path}: expected a complete run (a result.json) in it, found none")
+        for folder in folders:
+            run = Run(folder)
+            found.setdefault(folder.resolve(), Finished(folder, Plan.read(run.config), read_result(run)))
+    return list(found.values())
+
+
+def complete(folder: Path) -> Iterable[Path]:
+    if Run(folder).result.exists():
+        yield folder
+    elif not Run(folder).config.exists():  # an interrupted run has no runs below it
+        for place in sorted(place for place in folder.iterdir() if place.is_dir() and not place.is_symlink()):
+            yield from complete(place)
+
+
+def grouped(runs: Iterable[Finished]) -> list[list[Finished]]:
+    """Runs that differ in nothing but the seed, together."""
+    groups: dict[tuple[str, ...], list[Finished]] = {}
+    for run in runs:
+        groups.setdefault(run.key, []).append(run)
+    for group in groups.values():
+        seeds = [run.plan.seed for run in group]
+        if len(set(seeds)) < len(seeds):
+            again = ", ".join(str(run.folder) for run in group if seeds.count(run.plan.seed) > 1)
+            raise AttemptError(f"expected each seed of the same settings once, found {again}; leave all but one out")
+    return sorted(groups.values(), key=lambda group: group[0].task)
+
+
+def run_rows(runs: Sequence[Finished]) -> list[list[str]]:
+    rows = [["run", "task", "method", "seed", "dev", "test", "trainable", "minutes"]]
+    for run in runs:
+        plan, result = run.plan, run.result
+        scores = (f"{result['mean'][split]:.2f}" for split in ("dev", "test"))
+        size, minutes = result.get("trainable_parameters", 0), result.get("seconds", 0.0) / 60
+        rows.append([str(run.folder), run.task, plan.method, str(plan.seed), *scores, f"{size:,}", f"{minutes:.1f}"])
+    return rows
+
+
+def group_rows(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> list[list[str]]:
+    rows = [["settings", "task", "seeds", "dev", "test"]]
+    for name, group in zip(names, groups, strict=True):
+        figures = (figure([run.result["mean"][split] for run in group]) for split in ("dev", "test"))
+        rows.append([name, group[0].task, str(len(group)), *figures])
+    return rows
+
+
+def figure(values: list[float]) -> str:
+    found = spread(values)
+    return f"{found['mean']:.2f}" + ("" if found["deviation"] is None else f" ± {found['deviation']:.2f}")
+
+
+def differing(groups: Sequence[Sequence[Finished]]) -> dict[str, list[str]]:
+    """The settings that are not the same in all groups, each with every group's value."""
+    settings = [group[0].settings for group in groups]
+    names = dict.fromkeys(name for each in settings for name in each)
+    values = {name: [each.get(name, "found for each seed") for each in settings] for name in names}
+    return {name: found for name, found in values.items() if len(set(found)) > 1}
+
+
+def named(groups: Sequence[Sequence[Finished]]) -> list[str]:
+    """A short name for each group: its method, with a letter where that alone would not tell it from another."""
+    pairs = [(group[0].plan.method, group[0].task) for group in groups]
+    letters = [sum(other == pair for other in pairs[:i]) for i, pair in enumerate(pairs)]
+    return [
+        f"{pair[0]} {chr(ord('A') + letter) if letter < 26 else letter}" if pairs.count(pair) > 1 else pair[0]
+        for pair, letter in zip(pairs, letters, strict=True)
+    ]
+
+
+def setting_lines(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> list[str]:
+    """Of each task's groups the settings that differ, and whose value is which."""
+    lines = []
+    for task in dict.fromkeys(group[0].task for group in groups):
+        own = [i for i, group in enumerate(groups) if group[0].task == task]
+        for name, values in differing([groups[i] for i in own]).items():
+            whose: dict[str, list[str]] = {}
+            for i, value in zip(own, values, strict=True):
+                whose.setdefault(value, []).append(names[i])
+            shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(who)})" for value, who in whose.items())
+            lines.append(f"{task}  {name if ' ' in name else spelled(name)}: {shown}")
+    return lines
+
+
+def seed_tests(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> list[list[str]]:
+    """A paired t-test on test for every two groups of a task that have at least two seeds in common."""
+    rows = [["task: first - second", "pairs", "mean", "deviation", "t", "p"]]
+    for (a, first), (b, second) in combinations(zip(names, groups, strict=True), 2):
+        scores = [{run.plan.seed: run.result["mean"]["test"] for run in group} for group in (first, second)]
+        common = sorted(scores[0].keys() & scores[1].keys())
+        if first[0].task != second[0].task or len(common) < 2:
+            continue
+        differences = [scores[0][seed] - scores[1][seed] for seed in common]
+        found = spread(differences)
+        row = [f"{first[0].task}: {a} - {b}", str(len(common)), f"{found['mean']:+.2f}", f"{found['deviation']:.2f}"]
+        test = paired_t(differences)
+        rows.append([*row, *(("-", "-") if test is None else (f"{test[0]:.2f}", f"{test[1]:.3f}"))])
+    return rows
+
+
+def read_answers(path: Path) -> list[dict[str, Any]]:
+    """The lines that eval.py --predictions wrote."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            row["key"] = row["task"], row["split"], row["index"], row["source"], row["target"]
+            right = row.get("references") or [row["target"]]
+            row["right"] = row["prediction"].strip() in [text.strip() for text in right]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        problem = f"{type(e).__name__}: {briefly(e)}{'' if path.exists() else meant_path(path)}"
+        raise AttemptError(f"{path}: expected the answers that eval.py --predictions wrote, found {problem}") from None
+    return rows
+
+
+def answer_test(paths: Sequence[Path]) -> str:
+    """McNemar's exact test of two files of answers to the same examples."""
+    first, second = (read_answers(path) for path in paths)
+    if [row["key"] for row in first] != [row["key"] for row in second]:
+        raise AttemptError(
+            f"{paths[1]}: expected answers to the examples of {paths[0]}, found others; give one --split"
+        )
+    pairs = [(a["right"], b["right"]) for a, b in zip(first, second, strict=True)]
+    only = [sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)]
+    right = [sum(pair[i] for pair in pairs) for i in (0, 1)]
+    lines = [f"{path}: {count} of {len(pairs)} answers are right" for path, count in zip(paths, right, strict=True)]
+    return "\n".join(
+        [
+            *lines,
+            f"only the first is right {only[0]} times, only the second {only[1]} times: p = {mcnemar(*only):.3g}",
+            "McNemar's exact test, two-sided: of these two checkpoints on these examples. It tells nothing of other",
+            "seeds, and counts answers that equal a right one exactly, whatever the task's own metric is.",
+        ]
+    )
+
+
+T_TEST = """paired t-test over the seeds, two-sided, of the first metric (of several tasks their mean) on test. It takes
+the differences for draws from a normal distribution, and sees the noise of the seeds, not that of the test set."""
+
+
+def report(groups: Sequence[Sequence[Finished]]) -> str:
+    names = named(groups)
+    parts = [table(run_rows([run for group in groups for run in group])), table(group_rows(groups, names))]
+    if lines := setting_lines(groups, names):
+        parts.append("settings that differ, and so may explain a difference:\n" + "\n".join(lines))
+    rows = seed_tests(groups, names)
+    if len(rows) > 1:
+        notes = [T_TEST]
+        fewest = min(int(row[1]) for row in rows[1:])
+        if fewest < FEW:
+            notes.append(
+                f"With {fewest} pairs it finds large differences alone: a large p does not say that two are equal."
+            )
+        if any(row[-1] == "-" for row in rows):
+            notes.append("- where all differences are the same: there is no noise to compare them with.")
+        if len(rows) > 2:
+            notes.append(
+                f"These are {len(rows) - 1} tests: by chance one in twenty has a p below 0.05 (none is corrected)."
+            )
+        parts.append("\n".join([table(rows), *notes]))
+    elif len({group[0].task for group in groups}) < len(groups):
+        parts.append("no paired test: it needs two settings of one task with at least two seeds in common")
+    return "\n\n".join(parts)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m attempt.compare", description="Several runs in a table, with paired tests.")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or of series of runs")
+    add(
+        "--predictions",
+        nargs=2,
+        type=Path,
+        metavar="FILE",
+        help="answers of two runs to the same examples, by eval.py --predictions: McNemar's test",
+    )
+    given = parser.parse_args(argv)
+    print(report(grouped(find_runs(given.runs))))
+    if given.predictions:
+        print(f"\n{answer_test(given.predictions)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return exit_status("python -m attempt.compare", lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

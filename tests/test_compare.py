@@ -1,0 +1,161 @@
+"""Runs compared: the paired tests against SciPy, the grouping over seeds, and what sets runs apart."""
+
+import dataclasses
+import json
+import random
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import error_of, result_of
+from scipy import stats
+
+import eval
+from attempt import compare
+from attempt.compare import find_runs, grouped
+from attempt.plan import Plan
+from attempt.significance import mcnemar, paired_t, two_sided
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 9, 30])
+def test_the_t_test_is_scipys(n: int) -> None:
+    draw = random.Random(n)
+    a, b = ([draw.gauss(80, 2) for _ in range(n)] for _ in range(2))
+    theirs = stats.ttest_rel(a, b)
+    ours = paired_t([x - y for x, y in zip(a, b, strict=True)])
+    assert ours is not None
+    assert ours[0] == pytest.approx(theirs.statistic, rel=1e-9) and ours[1] == pytest.approx(theirs.pvalue, rel=1e-9)
+    for t in (0.0, -0.3, 1.0, 4.302652729911275, 50.0):
+        assert two_sided(t, n) == pytest.approx(2 * stats.t.sf(abs(t), n), abs=1e-12)
+
+
+def test_without_noise_there_is_no_t_test() -> None:
+    assert paired_t([0.1, 0.1, 0.1]) is None and paired_t([0.0, 0.0]) is None
+    assert paired_t([80.3 - 80.2, 70.3 - 70.2]) is None  # the same but for rounding
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (5, 0), (3, 3), (4, 9), (60, 90), (3000, 3200)])
+def test_mcnemars_test_is_scipys_binomial_test(b: int, c: int) -> None:
+    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar(b, c) == mcnemar(c, b) == pytest.approx(expected, rel=1e-9)
+
+
+def add_run(source: Path, out: Path, score: float, **changes: Any) -> Path:
+    """A run like another, with other options and scores."""
+    shutil.copytree(source, out)
+    plan = dataclasses.replace(Plan.read(source / "config.json"), out=str(out), **changes)
+    (out / "config.json").write_text(json.dumps(plan.stored()))
+    result = result_of(source) | {"mean": {"dev": score + 1, "test": score}, "seed": plan.seed, "method": plan.method}
+    (out / "result.json").write_text(json.dumps(result))
+    return out
+
+
+SCORES = {"prompt": (70.0, 72.0, 71.0), "spot": (73.0, 74.0, 75.5)}
+
+
+@pytest.fixture
+def two_methods(prompt_run: Path, tmp_path: Path) -> Path:
+    """Two methods, each with three seeds, in folders as --seeds makes them."""
+    for method, scores in SCORES.items():
+        for seed, score in zip((1, 2, 3), scores, strict=True):
+            add_run(prompt_run, tmp_path / f"cola-{method}" / f"seed-{seed}", score, method=method, seed=seed)
+    return tmp_path
+
+
+def test_seeds_are_grouped_and_methods_tested_in_pairs(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(two_methods)]) == 0
+    text = capsys.readouterr().out
+    for method, scores in SCORES.items():
+        mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
+        line = next(line for line in text.splitlines() if line.split()[:3] == [method, "cola", "3"])
+        assert line.endswith(f"{mean + 1:.2f} ± {deviation:.2f}  {mean:.2f} ± {deviation:.2f}")
+        assert sum(f"cola-{method}/seed-" in line for line in text.splitlines()) == 3
+    t, p = stats.ttest_rel(*SCORES.values())
+    row = next(line for line in text.splitlines() if line.startswith("cola: prompt - spot"))
+    differences = [a - b for a, b in zip(*SCORES.values(), strict=True)]
+    figures = f"{statistics.fmean(differences):+.2f}", f"{statistics.stdev(differences):.2f}", f"{t:.2f}", f"{p:.3f}"
+    assert row.split()[4:] == ["3", *figures]
+    assert "paired t-test" in text and "With 3 pairs it finds large differences alone" in text
+    assert "cola  --method: prompt (prompt); spot (spot)" in text and "--seed" not in text and "--out" not in text
+
+
+def test_only_common_seeds_are_paired(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(two_methods / "cola-spot/seed-2")
+    assert compare.main([str(two_methods / "cola-prompt"), str(two_methods / "cola-spot")]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cola: prompt - spot"))
+    t, p = stats.ttest_rel([70.0, 71.0], [73.0, 75.5])
+    assert row.split()[4:] == ["2", "-3.75", f"{1.5 / 2**0.5:.2f}", f"{t:.2f}", f"{p:.3f}"]
+    shutil.rmtree(two_methods / "cola-spot/seed-1")
+    assert compare.main([str(two_methods)]) == 0
+    text = capsys.readouterr().out
+    assert "no paired test" in text and "p-value" not in text and "t-test" not in text
+
+
+def test_each_seed_may_start_from_prompts_of_its_own(prompt_run: Path, tmp_path: Path) -> None:
+    """SPoT finds for each seed what it starts from, and is compared with that seed's own prompt."""
+    for seed, start in ((1, "mnli"), (2, "qnli")):
+        paths = {"init": f"x/sources/{start}.safetensors", "early_prompt": f"y/prompt/seed-{seed}"}
+        run = add_run(prompt_run, tmp_path / f"seed-{seed}", 70.0, method="spot", seed=seed, **paths)
+        (run / "result.json").write_text(json.dumps({**result_of(run), "start": start}))
+    add_run(prompt_run, tmp_path / "other", 71.0, method="spot", init="z", seed=1)
+    groups = grouped(find_runs([tmp_path]))
+    assert sorted(len(group) for group in groups) == [1, 2]
+    found = compare.differing(sorted(groups, key=len))
+    assert found["init"] == ["z", "found for each seed"]
+
+
+def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another rate is another group; another --log-every, device or folder is not."""
+    add_run(prompt_run, tmp_path / "a", 70.0, seed=1)
+    add_run(prompt_run, tmp_path / "b", 71.0, seed=2, log_every=7, device="auto", plain=True)
+    add_run(prompt_run, tmp_path / "c", 72.0, seed=1, lr=0.05)
+    groups = grouped(find_runs([tmp_path]))
+    assert [[run.folder.name for run in group] for group in groups] == [["a", "b"], ["c"]]
+    assert compare.main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "cola  --lr: 0.3 (prompt A); 0.05 (prompt B)" in text and "--log-every" not in text
+    result = result_of(tmp_path / "b")
+    for score in result["scores"]:
+        score["examples"] = 5
+    (tmp_path / "b/result.json").write_text(json.dumps(result))
+    assert compare.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert (
+        "scored test: 12 examples by generate (prompt A); 5 examples by generate (prompt B)" in capsys.readouterr().out
+    )
+
+
+def test_answers_to_the_same_examples_are_tested(
+    prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    assert eval.main(["--run", str(prompt_run), "--predictions", str(first), "--device", "cpu"]) == 0
+    rows = [json.loads(line) for line in first.read_text().splitlines()]
+    changed = [row | {"prediction": row["target"] if i < 9 else "x"} for i, row in enumerate(rows)]
+    second.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    assert compare.main([str(prompt_run), "--predictions", str(first), str(second)]) == 0
+    right = [row["prediction"] == row["target"] for row in rows]
+    b, c = sum(r and i >= 9 for i, r in enumerate(right)), sum(not r and i < 9 for i, r in enumerate(right))
+    text = capsys.readouterr().out
+    assert f"only the first is right {b} times, only the second {c} times" in text
+    assert f"p = {stats.binomtest(b, b + c).pvalue:.3g}" in text and "McNemar's exact test" in text
+    second.write_text("".join(json.dumps(row) + "\n" for row in changed[1:]))
+    assert compare.main([str(prompt_run), "--predictions", str(first), str(second)]) == 2
+    assert "expected answers to the examples of" in error_of(capsys)
+
+
+def test_what_cannot_be_compared_is_told(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_run(prompt_run, tmp_path / "runs" / "a", 70.0)
+    add_run(prompt_run, tmp_path / "runs" / "b", 71.0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "answers").write_text('{"task": 1}\n')
+    answers = ["--predictions", str(tmp_path / "answers"), str(tmp_path / "answers")]
+    for words, expected in (
+        ([str(tmp_path / "runs")], "expected each seed of the same settings once"),
+        ([str(tmp_path / "rusn")], f"(did you mean {tmp_path}/runs?)"),
+        ([str(tmp_path / "empty")], "expected a complete run"),
+        ([str(tmp_path / "runs/a"), *answers], "expected the answers that eval.py --predictions wrote"),
+    ):
+        assert compare.main(words) == 2
+        assert expected in error_of(capsys)
