@@ -85,9 +85,8 @@ class Plan(Options):
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
             newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            found = (
-                {**newer, **found} if isinstance(found, dict) else {}
-            )  # a run of before may lack what changes nothing
+            # a run of before may lack what changes nothing
+            found = {**newer, **found} if isinstance(found, dict) else {}
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():
@@ -98,7 +97,8 @@ class Plan(Options):
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
             near = "" if path.parent.exists() else meant_path(path.parent)
-            raise AttemptError(f"{path}: expected the config.json of a run, found {briefly(e)}{near}{hint}") from None
+            problem = "none" if isinstance(e, FileNotFoundError) else briefly(e)
+            raise AttemptError(f"{path}: expected the config.json of a run, found {problem}{near}{hint}") from None
         return cls(**found)
 
     @staticmethod
