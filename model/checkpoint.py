@@ -204,11 +204,14 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, Tensor]]:
     raise AttemptError(f"{folder}: expected one of {', '.join(WEIGHT_FILES)} beside config.json, found none")
 
 
+LONGEST_NAME = 255  # of a file, on the usual systems; a longer one would fill every message
+
+
 def _shards(index: Path) -> list[Path]:
     try:
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         beside = (Path(file).name == file and file.strip(".") and file.isprintable() for file in files)
-        if not files or not all(beside):
+        if not files or not all(beside) or max(map(len, files)) > LONGEST_NAME:
             raise ValueError("names of files that are not beside it")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         problem = f"{type(e).__name__}: {briefly(e)}"

@@ -505,6 +505,7 @@ INDEXES = {
     "a folder below": '{"weight_map": {"a": "below/secret.bin"}}',
     "an absolute path": '{"weight_map": {"a": "/etc/passwd"}}',
     "two dots": '{"weight_map": {"a": ".."}}',
+    "a name of 300 characters": '{"weight_map": {"a": "' + "9" * 300 + '.bin"}}',
     "one dot": '{"weight_map": {"a": "."}}',
     "no name": '{"weight_map": {"a": ""}}',
 }
