@@ -1,5 +1,6 @@
 """Score the prompts of a run, and write its answers: python eval.py --run runs/sst2-prompt-t5-base"""
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -16,10 +17,11 @@ from tqdm import tqdm
 
 from attempt import baselines, distributed
 from attempt.attention import entropy
-from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, save_prompt
+from attempt.checkpoint import PromptConfig, Trained, change_sources, load_prompt, load_trained, save_prompt
 from attempt.errors import AttemptError, exit_status, meant, meant_path
 from attempt.eval_command import new_parser
 from attempt.files import write_whole
+from attempt.flags import Parser
 from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory
 from attempt.options import Options, spelled
@@ -237,39 +239,54 @@ def score_split(
     return {**record, "examples": len(answers), "answers": common, "decoding": options.answer_by}, answers
 
 
-def evaluate(argv: Sequence[str] | None) -> None:
-    parser = new_parser()
-    given = parser.parse_args(argv)
+def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
+    """The run's options, with what is asked for otherwise; ends the program where that cannot be."""
     if given.interactive and (given.predictions or given.attention_map or distributed.size() > 1):
         parser.error("expected --interactive in one process, without --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
-    run = Run(given.run)
     files = ("train_file", "dev_file", "test_file")
     names = (*files, "model", "answer_by", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    plan = Plan.read(run.config)
+    plan = Plan.read(Run(given.run).config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
     if given.attention_map and plan.method != "attempt":
-        parser.error(f"--attention-map: expected a run of --method attempt, found {run.folder} of {plan.method}")
-    options = dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
-    downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
-    backbone = Backbone.load(options, downloader)
+        parser.error(f"--attention-map: expected a run of --method attempt, found {given.run} of {plan.method}")
+    return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
+
+
+def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
+    """What is to be scored: a checkpoint of the run, or its mixture with other sources."""
+    run = Run(given.run)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
     if given.checkpoint not in ("best", "last") and not path.exists():
         near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
         parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
+    trained: Trained
     if given.add_sources or given.remove_sources:
-        changed, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
+        trained, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
         print(f"sources {', '.join(config.sources)}")
         if given.save_checkpoint and distributed.is_main():
-            save_prompt(given.save_checkpoint, changed, config)
-        trained: Trained = changed
+            save_prompt(given.save_checkpoint, trained, config)
     else:
-        trained, config = load_trained(path, options.method, backbone.t5)
+        trained, config = load_trained(path, options.method, t5)
+    if trained.prompt is not None and trained.prompt.target.size(2) != t5.config.d_model:
+        raise AttemptError(
+            f"{run.folder}: expected a model of width {trained.prompt.target.size(2)}, found {t5.config.d_model} in "
+            f"{options.model}; give the run's own by --model"
+        )
+    return trained, config
+
+
+def evaluate(argv: Sequence[str] | None) -> None:
+    parser = new_parser()
+    given = parser.parse_args(argv)
+    options = options_of(parser, given)
+    downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
+    backbone = Backbone.load(options, downloader)
+    trained, config = load_evaluated(parser, given, options, backbone.t5)
     if trained.prompt is not None:
-        check_width(trained.prompt, backbone.t5, run.folder, options.model)
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, options)
 
@@ -325,14 +342,6 @@ def new_question(name: str, number: int, options: Options, backbone: Backbone) -
         rows,
         options.answer_by == "labels",
     )
-
-
-def check_width(prompt: SoftPrompt, t5: T5, folder: Path, model: str) -> None:
-    if prompt.target.size(2) != t5.config.d_model:
-        raise AttemptError(
-            f"{folder}: expected a model of width {prompt.target.size(2)}, found {t5.config.d_model} in {model}; "
-            "give the run's own by --model"
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
