@@ -257,10 +257,11 @@ class ReluDropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        # dh = dy / (1-p) where y > 0
+        # dh = dy / (1-p) where y > 0, in the memory of y, which only a frozen matrix has read
         (y,) = ctx.saved_tensors
         dropped = round(ctx.p * 2**16)
-        return torch.ops.aten.threshold_backward(dy, y, 0).mul_(2**16 / (2**16 - dropped)), None
+        torch.ops.aten.threshold_backward.grad_input(dy, y, 0, grad_input=y)
+        return y.mul_(2**16 / (2**16 - dropped)) if dropped else y, None
 
 
 class SequenceDropout(nn.Dropout):
