@@ -1,1 +1,1 @@
-"""The papers' claims, tried with this program: python -m benchmarks.replication; docs/replication.md has the results."""
+"""The papers' claims, tried: python -m benchmarks.replication; docs/replication.md has the results."""

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from attempt.errors import AttemptError, exit_status
 from attempt.flags import Parser, number
-from benchmarks.replication import plan_cpu
+from benchmarks.replication import plan_cpu, plan_gpu
 from benchmarks.replication.chance import keep_chance
 from benchmarks.replication.runner import KEPT, Place, check, chosen, run_cells
+from benchmarks.replication.tables import write_tables
+
+DOCUMENT = KEPT.with_suffix(".md")
 
 
 def new_parser() -> Parser:
@@ -43,8 +46,10 @@ def run(argv: Sequence[str] | None) -> None:
     given = new_parser().parse_args(argv)
     cells = plan_cpu.plan()
     if given.action == "list":
-        for cell in cells:
-            print(cell.shown())
+        print(plan_gpu.listing() if given.plan == "gpu" else "\n".join(cell.shown() for cell in cells))
+        return
+    if given.action == "tables":
+        write_tables(DOCUMENT, KEPT)
         return
     place = Place(given.model.resolve(), given.data_dir.resolve(), given.out.resolve(), given.kept)
     if given.action == "run":

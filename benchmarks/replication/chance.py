@@ -18,7 +18,7 @@ CHANCE = "chance.json"
 
 
 def constant(name: str, options: Options, downloader: Downloader) -> dict[str, Any]:
-    """For dev and test, as a run with these options takes them: the best first metric of one answer to all; the sizes."""
+    """For dev and test, as a run with these options has them: the best first metric of one answer to all; sizes."""
     task = get_task(name)
     splits = paper_splits(task, load_official(task, downloader.fetch, options.labels))
     found: dict[str, Any] = {"metric": task.metrics[0], "train": len(splits["train"])}
