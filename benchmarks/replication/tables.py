@@ -18,6 +18,7 @@ from benchmarks.replication.plan_cpu import (
     SOURCES,
     VARIANTS,
     plan,
+    zero_shot_of,
 )
 from benchmarks.replication.results import NOT_RUN, SPLITS, Kept, Result, figure
 from benchmarks.timing import markdown
@@ -49,7 +50,7 @@ def sources(kept: Kept) -> Rows:
     head = ["task", "metric", "constant answer, test", "T5 alone, test", "10 steps, test", "100 steps, dev", "test"]
     rows = [[*head, "dev after 25, 50, 75, 100 steps"]]
     for task in SOURCES:
-        alone = "zero-shot-squad" if task == "squad" else "zero-shot"
+        alone = zero_shot_of(task)
         found = kept.result(f"source-{task}")
         curve = (
             ", ".join(f"{line['scores'][0]['metrics'][metric(kept, task)]:.1f}" for line in found.curve)
@@ -84,7 +85,7 @@ def methods_table(kept: Kept, tasks: tuple[str, ...], methods: tuple[str, ...]) 
     """Test scores of the methods on some targets; SPoT's two choices come from the cells of all sources."""
     rows = [["test", *(f"{task}: {metric(kept, task)}" for task in tasks)]]
     rows.append(["constant answer", *(kept.constant(task, "test") for task in tasks)])
-    rows.append(["T5 alone", *(kept.score(["zero-shot"], "test", task) for task in tasks)])
+    rows.append(["T5 alone", *(kept.score([zero_shot_of(task)], "test", task) for task in tasks)])
     for method in methods:
         rows.append([method, *(kept.score(seeds(f"{task}-{method}"), "test") for task in tasks)])
     if set(FROM) <= set(methods):
@@ -141,7 +142,12 @@ def few_shot(kept: Kept) -> Rows:
         for k in numbers:
             scores = [kept.score(seeds(f"shots-{task}-{k}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
             rows.append(
-                [f"{task}, k = {k}", kept.constant(task, "test"), kept.score(["zero-shot"], "test", task), *scores]
+                [
+                    f"{task}, k = {k}",
+                    kept.constant(task, "test"),
+                    kept.score([zero_shot_of(task)], "test", task),
+                    *scores,
+                ]
             )
     return rows
 
