@@ -1,9 +1,14 @@
 """The replication: its plans, its runner on a tiny checkpoint, and the document, which is what its files give."""
 
+import contextlib
 import json
+import os
 import shlex
 import statistics
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from runs import error_of
@@ -11,12 +16,13 @@ from runs import error_of
 import train
 from attempt.command import parse
 from attempt.errors import AttemptError
+from attempt.run import Run
 from benchmarks.replication import __main__ as program
 from benchmarks.replication import plan_cpu, plan_gpu, runner
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
 from benchmarks.replication.results import Kept, figure
-from benchmarks.replication.tables import MARK, TABLES, filled
+from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
 from benchmarks.shapes import SHAPES, operations
 from data.download import Downloader
 from data.tasks import TASKS, expand
@@ -76,7 +82,11 @@ def test_every_command_for_a_gpu_makes_sense_and_has_a_time() -> None:
     for text, words in found:
         runs, hours = plan_gpu.hours(words)
         assert runs >= 1 and 0 < hours < 30, text
-    assert "h at 30 % of 790 TFLOP/s" in plan_gpu.listing()
+    script = (runner.KEPT / GPU_SCRIPT).read_text(encoding="utf-8")
+    assert script == plan_gpu.script()
+    assert [line for line in script.splitlines() if not line.startswith("#")][1::2] == [
+        f"python train.py {words}" for _, words in found
+    ]
 
 
 def test_the_predicted_time_is_the_formula_s() -> None:
@@ -131,11 +141,37 @@ CELLS = [
 ]
 
 
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """contextlib.chdir, which Python 3.10 has not."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def in_this_process(command: list[str], cwd: Path, stdout: IO[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+    """What subprocess.run does with train.py, without the seconds that a new Python needs."""
+    with inside(cwd), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+        status = train.main(command[command.index(str(runner.REPOSITORY / "train.py")) + 1 :])
+    return subprocess.CompletedProcess(command, status)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.subprocess, "run", in_this_process)
+
+
 @pytest.fixture(scope="module")
 def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> runner.Place:
     out = tmp_path_factory.mktemp("replication")
     made = runner.Place(tiny_checkpoint, glue, out, out / "kept")
-    runner.run_cells(CELLS, made, None)
+    runner.run_cells(CELLS[:1], made, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.subprocess, "run", in_this_process)
+        runner.run_cells(CELLS, made, None)
     return made
 
 
@@ -153,6 +189,7 @@ def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Pla
     assert set(similar) == {"source-cola"} and -1 <= similar["source-cola"]["average"] <= 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_kept_cell_is_not_run_again_and_a_cut_one_goes_on(
     place: runner.Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -170,11 +207,19 @@ def test_a_kept_cell_is_not_run_again_and_a_cut_one_goes_on(
     assert "resumed" in (tmp_path / "source-cola.log").read_text()
 
 
+def test_a_run_that_another_program_is_at_has_not_failed(place: runner.Place) -> None:
+    busy = cell("busy", "x", f"--task cola --method prompt {TINY}")
+    with Run(place.out / "runs" / "busy").held(), pytest.raises(AttemptError, match="no other program writes to"):
+        runner.run_cells([busy], place, None)
+    assert not (place.kept / "busy").exists()
+
+
 def test_no_cell_is_begun_when_the_minutes_are_over(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
     runner.run_cells([cell("new", "x", f"--task cola --method prompt {TINY}")], place, -1)
     assert capsys.readouterr().out == "-1 minutes are over: new is next\n" and not (place.kept / "new").exists()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_cell_made_again_has_the_stored_scores(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
     again = runner.chosen("rte-attempt-42", CELLS, place)
     assert runner.check(again, place)

@@ -46,7 +46,7 @@ def run(argv: Sequence[str] | None) -> None:
     given = new_parser().parse_args(argv)
     cells = plan_cpu.plan()
     if given.action == "list":
-        print(plan_gpu.listing() if given.plan == "gpu" else "\n".join(cell.shown() for cell in cells))
+        print(plan_gpu.script() if given.plan == "gpu" else "\n".join(cell.shown() for cell in cells))
         return
     if given.action == "tables":
         write_tables(DOCUMENT, KEPT)

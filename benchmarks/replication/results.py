@@ -70,12 +70,14 @@ class Kept:
         """Of those that were run."""
         return [found for name in names if (found := self.result(name)) is not None]
 
+    def failed(self, name: str) -> bool:
+        return (self.place / name / FAILED).exists()
+
     def score(self, names: Sequence[str], split: str, task: str | None = None) -> str:
         """A table's cell: the mean over the runs, their sample deviation and number, or why there is none."""
         found = self.results(names)
         if not found:
-            failed = [name for name in names if (self.place / name / FAILED).exists()]
-            return "failed" if failed else NOT_RUN
+            return "failed" if any(map(self.failed, names)) else NOT_RUN
         return figure([result.means[split] if task is None else result.tasks[task][split] for result in found])
 
     def constant(self, task: str, split: str) -> str:

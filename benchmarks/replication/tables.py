@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
+from benchmarks.replication import plan_gpu
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
     BRIEF,
@@ -38,10 +39,10 @@ def progress(kept: Kept) -> Rows:
     parts: dict[str, list[str]] = {}
     for cell in plan():
         parts.setdefault(cell.part, []).append(cell.name)
-    rows = [["part", "cells", "run", "hours of them"]]
+    rows = [["part", "cells", "run", "failed"]]
     for part, names in parts.items():
-        found = kept.results(names)
-        rows.append([part, str(len(names)), str(len(found)), f"{sum(r.seconds for r in found) / 3600:.1f}"])
+        failed = sum(kept.failed(name) for name in names)
+        rows.append([part, str(len(names)), str(len(kept.results(names))), str(failed)])
     return rows
 
 
@@ -281,6 +282,7 @@ TABLES: dict[str, Callable[[Kept], Rows]] = {
     "sizes": sizes,
     "long": long_runs,
 }
+GPU_SCRIPT = "gpu.sh"
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -296,4 +298,6 @@ def filled(text: str, kept: Kept) -> str:
 
 
 def write_tables(document: Path, place: Path) -> None:
+    """The document, and the script for a GPU beside the kept cells."""
     write_whole(document, filled(document.read_text(encoding="utf-8"), Kept(place)).encode())
+    write_whole(place / GPU_SCRIPT, plan_gpu.script().encode())
