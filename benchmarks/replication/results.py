@@ -30,6 +30,11 @@ class Result:
     similarities: dict[str, dict[str, float]]
 
     @property
+    def on_dev(self) -> list[float]:
+        """The first task's first metric at each evaluation."""
+        return [next(iter(line["scores"][0]["metrics"].values())) for line in self.curve]
+
+    @property
     def weights(self) -> dict[str, float]:
         """What a mixture gives each prompt at its best step, the mean over dev, of the first task."""
         best = next(line for line in self.curve if line["step"] == self.best_step)

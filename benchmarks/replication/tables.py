@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
@@ -48,20 +49,29 @@ def progress(kept: Kept) -> Rows:
 
 def sources(kept: Kept) -> Rows:
     """Source prompts beside the T5 alone, with their curves."""
-    head = ["task", "metric", "constant answer, test", "T5 alone, test", "10 steps, test", "100 steps, dev", "test"]
-    rows = [[*head, "dev after 25, 50, 75, 100 steps"]]
+    head = [
+        "task",
+        "metric",
+        "constant answer, test",
+        "T5 alone, test",
+        "10 steps, test",
+        "100 steps (squad 50), dev",
+        "test",
+    ]
+    rows = [[*head, "dev every 25 steps"]]
     for task in SOURCES:
         alone = zero_shot_of(task)
         found = kept.result(f"source-{task}")
-        curve = (
-            ", ".join(f"{line['scores'][0]['metrics'][metric(kept, task)]:.1f}" for line in found.curve)
-            if found
-            else NOT_RUN
-        )
+        curve = curve_of(found)
         scores = [kept.score([f"source-{task}"], split) for split in SPLITS]
         cells = [kept.constant(task, "test"), kept.score([alone], "test", task), kept.score([f"early-{task}"], "test")]
         rows.append([task, metric(kept, task), *cells, *scores, curve])
     return rows
+
+
+def curve_of(found: Result | None) -> str:
+    """The first metric on dev at each evaluation, in order."""
+    return ", ".join(f"{value:.1f}" for value in found.on_dev) if found else NOT_RUN
 
 
 def metric(kept: Kept, task: str) -> str:
@@ -75,9 +85,7 @@ def variants(kept: Kept) -> Rows:
     for variant in ("", *VARIANTS):
         names = ["-".join(filter(None, ["source", task, variant])) for task in tasks]
         found = kept.result(names[0])
-        curve = (
-            ", ".join(f"{line['scores'][0]['metrics']['accuracy']:.1f}" for line in found.curve) if found else NOT_RUN
-        )
+        curve = curve_of(found)
         rows.append([variant or "as above", *(kept.score([name], s) for name in names for s in SPLITS), curve])
     return rows
 
@@ -158,7 +166,7 @@ def ablations(kept: Kept) -> Rows:
     for name in ABLATIONS:
         names = seeds(f"ablation-{name}")
         runs = kept.results(names)
-        early = figure([run.curve[0]["scores"][0]["metrics"]["accuracy"] for run in runs]) if runs else NOT_RUN
+        early = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
         weights = [share(runs, prompt) for prompt in ("sst2", "target")]
         rows.append([name, early, kept.score(names, "dev"), kept.score(names, "test"), *weights])
     return rows
@@ -177,7 +185,7 @@ def transfer(kept: Kept) -> Rows:
         row = []
         for source in SOURCES:
             points = pairs(kept, task, source)
-            row.append(f"{mean(p[0] for p in points):.2f} / {mean(p[1] for p in points):+.1f}" if points else NOT_RUN)
+            row.append(f"{fmean(p[0] for p in points):.2f} / {fmean(p[1] for p in points):+.1f}" if points else NOT_RUN)
         rows.append([task, *row])
     return rows
 
@@ -192,11 +200,6 @@ def pairs(kept: Kept, task: str, source: str, measure: str = "average") -> list[
     return found
 
 
-def mean(values: object) -> float:
-    found = list(values)  # type: ignore[call-overload]
-    return sum(found) / len(found)
-
-
 def correlation(kept: Kept) -> Rows:
     """Of similarity and gain, over all pairs of a target and a source."""
     rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, gains less their target's mean"]]
@@ -207,8 +210,8 @@ def correlation(kept: Kept) -> Rows:
             rows.append([measure, str(len(points)), *[NOT_RUN] * 3])
             continue
         x, y = zip(*points, strict=True)
-        inner = [g - mean(p[1] for p in group) for group in groups for _, g in group]
-        own = [s - mean(p[0] for p in group) for group in groups for s, _ in group]
+        inner = [g - fmean(p[1] for p in group) for group in groups for _, g in group]
+        own = [s - fmean(p[0] for p in group) for group in groups for s, _ in group]
         both = (pearson(x, y), spearman(x, y), pearson(own, inner))
         rows.append([measure, str(len(points)), *("-" if math.isnan(r) else f"{r / 100:.2f}" for r in both)])
     return rows
@@ -235,7 +238,7 @@ def better(kept: Kept) -> Rows:
         ("no sources: prompt tuning", "prompt", ""),
     ):
         runs = kept.results(seeds(f"ablation-{name}"))
-        first = figure([run.curve[0]["scores"][0]["metrics"]["accuracy"] for run in runs]) if runs else NOT_RUN
+        first = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
         scores = [kept.score(seeds(f"ablation-{name}"), split) for split in SPLITS]
         rows.append([text, kept.score([source], "test") if source else "-", first, *scores])
     return rows
@@ -258,9 +261,7 @@ def long_runs(kept: Kept) -> Rows:
     rows = [["1,000 steps, prompt of 100", "constant answer, test", "dev", "test", "dev every 100 steps"]]
     for task in ("mnli", "qnli", "qqp"):
         found = kept.result(f"long-{task}")
-        curve = (
-            ", ".join(f"{line['scores'][0]['metrics']['accuracy']:.1f}" for line in found.curve) if found else NOT_RUN
-        )
+        curve = curve_of(found)
         scores = [kept.score([f"long-{task}"], split) for split in SPLITS]
         rows.append([task, kept.constant(task, "test"), *scores, curve])
     return rows
