@@ -177,11 +177,13 @@ def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Place) -> None:
     kept = {path.name: {file.name for file in path.iterdir()} for path in place.kept.iterdir()}
-    files = {"result.json", "config.json", "metrics.jsonl", "command.txt"}
+    files = {"result.json", "config.json", "metrics.jsonl", "command.txt", "log.txt"}
     assert kept["source-cola"] == kept["rte-attempt-42"] == files
     assert kept["rte-prompt-42"] == files | {"similarities.json"}
-    assert kept["failing"] == {"failed.txt", "command.txt"} and "after-it" not in kept
+    assert kept["failing"] == {"failed.txt", "command.txt", "log.txt"} and "after-it" not in kept
     assert "1000 training examples" in (place.kept / "failing" / "failed.txt").read_text()
+    log = (place.kept / "rte-attempt-42" / "log.txt").read_text()
+    assert "best (step" in log and not any(str(folder) in log for folder in (place.model, place.data, place.out))
     config = json.loads((place.kept / "rte-attempt-42" / "config.json").read_text())
     assert config["source_prompts"] == ["runs/source-cola"] and config["out"] == "runs/rte-attempt-42"
     assert config["data_dir"] == "DATA" and config["model"] == place.model.name

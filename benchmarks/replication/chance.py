@@ -35,9 +35,10 @@ def keep_chance(cells: list[Cell], data: Path, kept: Path) -> None:
     if (kept / CHANCE).exists():
         return
     found: dict[str, Any] = {}
+    downloader = Downloader(data_dir=data)
     for cell in cells:
         options = dataclasses.replace(parse(list(cell.words)).options, data_seed=Options.data_seed)
         for name in options.task:
             if name not in found:
-                found[name] = constant(name, options, Downloader(data_dir=data))
+                found[name] = constant(name, options, downloader)
     write_whole(kept / CHANCE, (json.dumps(found, indent=2) + "\n").encode())

@@ -1,7 +1,7 @@
 """Makes the cells' runs, one after the other, and keeps what is small of them.
 
-A run's folder is OUT/runs/NAME; its result.json, config.json and metrics.jsonl are copied to KEPT/NAME, where the
-tables find them. A cell that is kept is not run again, and one that was cut goes on.
+A run's folder is OUT/runs/NAME; its result.json, config.json, metrics.jsonl and the log are copied to KEPT/NAME, where
+the tables find them. A cell that is kept is not run again, and one that was cut goes on.
 """
 
 import json
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = REPOSITORY / "docs" / "replication"
 FILES = ("result.json", "config.json", "metrics.jsonl")
 FAILED = "failed.txt"  # the last lines of a run that ended with an error
-COMMAND = "command.txt"
+COMMAND, LOG = "command.txt", "log.txt"
 SIMILAR = "similarities.json"  # of a target's prompt to the sources', which are not kept themselves
 
 
@@ -45,7 +45,7 @@ class Place:
 
     def scrubbed(self, text: str) -> str:
         """A text without the names of this machine's folders."""
-        text = text.replace(f"{self.out}/{RUNS}/", f"{RUNS}/").replace(str(self.data), DATA)
+        text = text.replace(f"{self.out}/", "").replace(f"{REPOSITORY}/", "").replace(str(self.data), DATA)
         return text.replace(str(self.model), self.model.name)
 
 
@@ -84,7 +84,7 @@ def make(cell: Cell, place: Place) -> str:
     if run.begun:
         words = ["--resume", f"{RUNS}/{cell.name}", "--data-dir", str(place.data)]
     place.out.mkdir(parents=True, exist_ok=True)
-    log = place.out / f"{cell.name}.log"
+    log = log_of(cell, place)
     with open(log, "a", encoding="utf-8") as file:
         program = [sys.executable, "-u", str(REPOSITORY / "train.py"), *words]  # which finds its packages beside it
         status = subprocess.run(program, cwd=place.out, stdout=file, stderr=file, check=False).returncode
@@ -93,10 +93,16 @@ def make(cell: Cell, place: Place) -> str:
     return "" if status == 0 else log.read_text(encoding="utf-8").strip().split("\n")[-1]
 
 
+def log_of(cell: Cell, place: Place) -> Path:
+    return place.out / f"{cell.name}.log"
+
+
 def keep(cell: Cell, place: Place, error: str = "") -> None:
     """Copy what is small; result.json the last, so that a kept cell is whole."""
     kept = place.kept / cell.name
     write_whole(kept / COMMAND, (cell.shown() + "\n").encode())
+    if log_of(cell, place).exists():  # not of a run that was made by hand
+        write_whole(kept / LOG, place.scrubbed(log_of(cell, place).read_text(encoding="utf-8")).encode())
     if error:
         write_whole(kept / FAILED, (place.scrubbed(error) + "\n").encode())
         return
