@@ -1,0 +1,1 @@
+"""The papers' claims, tried: python -m benchmarks.replication; docs/replication.md has the results."""

@@ -1,0 +1,198 @@
+"""The plan for a CPU: small, and in order of importance, so that it can be cut anywhere.
+
+It departs from the papers in all that costs time: a checkpoint of 77M parameters instead of T5-base's 220M, prompts of
+20 instead of 100, batches of 16, 30 to 100 steps instead of thousands, texts of 128 tokens, no dropout, 200 examples of
+dev and of test. Answers are chosen among the labels, so that a short run is judged by the task and not by whether it
+has learned to spell the label; SQuAD's are written.
+"""
+
+from benchmarks.replication.cells import Cell, cell, in_order
+
+SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad")
+"""The paper's six without ReCoRD; MNLI, the first, is what ATTEMPT's target starts from."""
+FULL = ("scitail", "rte", "mrpc", "cb")
+"""The targets that every method and every source is tried on."""
+OTHERS = ("cola", "stsb", "wnli", "boolq", "multirc", "wic", "wsc", "winogrande_m")
+"""The other targets. Of WinoGrande the training set of 2,558: the largest is not at hand."""
+LABELLED = ("mnli", "qnli", "qqp", "sst2", *FULL)
+SEEDS = (42, 43, 44)
+SHOTS = {"boolq": (4, 16, 32), "cb": (4, 16), "scitail": (4, 16, 32)}
+"""Examples of each label; CB has 16 of its rarest."""
+
+SHORT = "--labels words --batch-size 16 --dropout 0 --eval-examples 200 --device cpu --log-every 10"
+CHOSEN = "--max-source-length 128 --answer-by labels"
+WRITTEN = "--max-source-length 192 --max-target-length 12"
+TUNED = "--optimizer adafactor --lr 0.3"
+PROMPT = f"--method prompt --prompt-length 20 {TUNED}"
+MIX = "--source-prompts " + " ".join(f"runs/source-{task}" for task in SOURCES)
+ATTEMPT = f"--method attempt {TUNED} {MIX}"
+METHODS = {  # a target's methods -> their flags
+    "prompt": PROMPT,
+    "attempt": ATTEMPT,
+    **{f"from-{source}": f"--method spot --prompt-length 20 {TUNED} --init runs/source-{source}" for source in SOURCES},
+    "finetune": "--method finetune --lr 3e-4",
+    "adapter": "--method adapter --lr 3e-3",
+    "bitfit": "--method bitfit --lr 3e-3",
+}
+BRIEF = ("prompt", "attempt", "from-mnli", "finetune", "adapter", "bitfit")
+VARIANTS = {  # a source prompt with one thing changed
+    "digits": "--labels digits",
+    "adamw": "--optimizer adamw",
+    "length100": "--prompt-length 100",
+    "uniform": "--init uniform",
+    "labels": "--init labels",
+    "text": "--init 'text:{asked}'",
+}
+ASKED = {  # in the manner of flan-t5's own questions
+    "sst2": "Is the sentiment of this sentence negative or positive? OPTIONS: - negative - positive",
+    "mnli": "Does the premise entail the hypothesis? OPTIONS: - entailment - neutral - contradiction",
+}
+WITHOUT = MIX.replace(" runs/source-sst2", "")
+ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
+    "attempt": ATTEMPT,
+    "prompt": PROMPT,
+    "from-sst2": METHODS["from-sst2"],
+    "no-target": f"{ATTEMPT} --no-target",
+    "constant": f"{ATTEMPT} --attention constant",
+    "without-sst2": f"{ATTEMPT} {WITHOUT}",
+    "single-sst2": f"{ATTEMPT} --source-prompts runs/source-sst2",
+    "single-mnli": f"{ATTEMPT} --source-prompts runs/source-mnli",
+    "temperature-2087": f"{ATTEMPT} --temperature 2087",
+    "temperature-140": f"{ATTEMPT} --temperature 140",
+    "learn-temperature": f"{ATTEMPT} --learn-temperature",
+    "freeze-norm": f"{ATTEMPT} --freeze-norm",
+    "pool-pads": f"{ATTEMPT} --pool-pads",
+    "attention-lr": f"{ATTEMPT} --attention-lr 0.01",
+    "fix-attention": f"{ATTEMPT} --fix-attention",
+    "token": f"{ATTEMPT} --attention token",
+    "early": ATTEMPT.replace("runs/source-", "runs/early-"),
+}
+FIRST = ("attempt", "prompt", "from-sst2", "no-target", "constant", "without-sst2")
+"""The ablations that are made first."""
+
+
+def steps(count: int, every: int) -> str:
+    return f"--steps {count} --eval-every {every}"
+
+
+def source(task: str, variant: str = "", name: str = "source", length: str = "") -> Cell:
+    """A prompt for a source task, or one with a thing changed."""
+    changed = VARIANTS.get(variant, "").format(asked=ASKED.get(task, ""))
+    own = f"{steps(50, 25)} {WRITTEN}" if task == "squad" else f"{steps(100, 25)} {CHOSEN}"  # its steps cost fourfold
+    base = f"--task {task} {PROMPT} {own} {SHORT} --seed 42"
+    return cell("-".join(filter(None, [name, task, variant])), "sources", base, changed, length)
+
+
+def target(task: str, method: str, seed: int) -> Cell:
+    flags = f"--task {task} {METHODS[method]} {steps(60, 30)} {CHOSEN} {SHORT} --seed {seed}"
+    return cell(f"{task}-{method}-{seed}", "targets", flags)
+
+
+def targets(tasks: tuple[str, ...], methods: tuple[str, ...], seed: int) -> list[Cell]:
+    return [target(task, method, seed) for task in tasks for method in methods]
+
+
+def zero_shot() -> list[Cell]:
+    """The T5 alone: BitFit's biases are 0 at first, and a rate of 0 leaves them there."""
+    alone = f"--method bitfit --lr 0 --steps 1 --train-examples 16 {SHORT} --seed 42"
+    tasks = {"zero-shot": LABELLED, "zero-shot-others": OTHERS, "zero-shot-squad": ("squad",)}
+    return [
+        cell(name, "zero-shot", f"--task {' '.join(some)} {alone} {WRITTEN if some == ('squad',) else CHOSEN}")
+        for name, some in tasks.items()
+    ]
+
+
+def zero_shot_of(task: str) -> str:
+    """The name of the cell that has it."""
+    return "zero-shot-squad" if task == "squad" else "zero-shot-others" if task in OTHERS else "zero-shot"
+
+
+def ablations(names: tuple[str, ...], seed: int) -> list[Cell]:
+    """SST-2 as a target that has its own prompt among the sources, as in the paper; 30 steps, so that it matters."""
+    rest = f"{steps(30, 15)} {CHOSEN} {SHORT} --seed {seed}"
+    return [cell(f"ablation-{name}-{seed}", "ablations", f"--task sst2 {ABLATIONS[name]} {rest}") for name in names]
+
+
+def few_shot(task: str, shots: int, seed: int) -> list[Cell]:
+    """k examples of each label, other ones for each seed; 30 steps, as there is little to see."""
+    rest = f"--task {task} --shots {shots} {steps(30, 15)} {CHOSEN} {SHORT} --seed {seed} --data-seed {seed}"
+    methods = ("prompt", "attempt", "from-mnli")
+    return [cell(f"shots-{task}-{shots}-{m}-{seed}", "few-shot", f"{METHODS[m]} {rest}") for m in methods]
+
+
+def every_few_shot(seed: int) -> list[Cell]:
+    return [one for task, numbers in SHOTS.items() for shots in numbers for one in few_shot(task, shots, seed)]
+
+
+def pretraining() -> Cell:
+    """G alone, trained on the source tasks."""
+    tasks = " ".join(task for task in SOURCES if task != "squad")
+    flags = f"--task {tasks} {ATTEMPT} --no-target --mixing-cap 640 {steps(60, 60)} {CHOSEN} {SHORT} --seed 42"
+    return cell("pretrain-attention", "multi", flags)
+
+
+def multi(seed: int) -> list[Cell]:
+    """One G for four targets: from its first values, and from those of `pretraining`."""
+    many = f"--task {' '.join(FULL)} {ATTEMPT} {steps(160, 80)} --mixing-cap 640 {CHOSEN} {SHORT} --seed {seed}"
+    loaded = f"{many} --load-attention runs/pretrain-attention"
+    return [cell(f"multi-{seed}", "multi", many), cell(f"multi-pretrained-{seed}", "multi", loaded)]
+
+
+def early_sources() -> list[Cell]:
+    """Sources of 10 steps, for the question whether better sources give better targets."""
+    return [source(task, name="early", length=steps(10, 10)) for task in SOURCES]
+
+
+def sizes(seed: int) -> list[Cell]:
+    """SPoT and ATTEMPT on SciTail cut to a small set and to a medium one; the whole is in `targets`."""
+    return [
+        cell(f"size-{n}-{method}-{seed}", "sizes", *target("scitail", method, seed).words, f"--train-examples {n}")
+        for n in (100, 1000)
+        for method in ("prompt", "from-mnli", "attempt")
+    ]
+
+
+def long_runs() -> list[Cell]:
+    """Whether more steps, with a prompt of 100, make the comparison of two sentences learnable."""
+    more = f"--prompt-length 100 {steps(1000, 100)}"
+    return [source(task, name="long", length=more) for task in ("mnli", "qnli", "qqp")]
+
+
+def plan() -> list[Cell]:
+    """Every cell once, each after those that it reads: the first ask each question once, the others ask again."""
+    sources = [source(task) for task in ("sst2", "mnli", "squad", "qqp", "qnli")]
+    first, every = tuple(METHODS), tuple(ABLATIONS)
+    brief = ("prompt", "attempt", "from-mnli", "finetune")
+    alone, alone_others, alone_squad = zero_shot()
+    cells = [
+        *sources,
+        alone,
+        *ablations(FIRST, 42),
+        *(source("sst2", variant) for variant in ("digits", "adamw", "uniform")),
+        *targets(("scitail",), brief, 42),
+        alone_squad,
+        *early_sources(),
+        *ablations(("early",), 42),
+        *targets(("scitail",), tuple(method for method in first if method not in brief), 42),
+        pretraining(),
+        *multi(42),
+        *few_shot("cb", 16, 42),
+        *(source("sst2", variant) for variant in ("length100", "labels", "text")),
+        *targets(("rte", "mrpc"), first, 42),
+        *few_shot("scitail", 16, 42),
+        *sizes(42),
+        *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
+        *targets(("cb",), first, 42),
+        *(one for seed in SEEDS[1:] for one in targets(("scitail",), ("prompt", "attempt", "from-mnli"), seed)),
+        *(one for seed in SEEDS[1:] for one in ablations((*FIRST, "early"), seed)),
+        *(source("mnli", variant) for variant in VARIANTS),
+        *long_runs(),
+        alone_others,
+        *targets(OTHERS, BRIEF, 42),
+    ]
+    later = [one for seed in SEEDS for one in every_few_shot(seed)]
+    for seed in SEEDS[1:]:
+        later += [*targets(FULL, first, seed), *multi(seed), *sizes(seed), *ablations(every, seed)]
+        later += targets(OTHERS, BRIEF, seed)
+    known = {one.name for one in cells}
+    return in_order([*cells, *(one for one in later if one.name not in known)])

@@ -1,0 +1,157 @@
+"""Makes the cells' runs, one after the other, and keeps what is small of them.
+
+A run's folder is OUT/runs/NAME; its result.json, config.json, metrics.jsonl and the log are copied to KEPT/NAME, where
+the tables find them. A cell that is kept is not run again, and one that was cut goes on.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attempt.checkpoint import load_prompts
+from attempt.errors import AttemptError
+from attempt.files import write_whole
+from attempt.run import Run
+from attempt.spot import SIMILARITIES, similarity
+from benchmarks.replication.cells import DATA, RUNS, Cell, folder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KEPT = REPOSITORY / "docs" / "replication"
+FILES = ("result.json", "config.json", "metrics.jsonl")
+FAILED = "failed.txt"  # the last lines of a run that ended with an error
+COMMAND, LOG = "command.txt", "log.txt"
+SIMILAR = "similarities.json"  # of a target's prompt to the sources', which are not kept themselves
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs are made, from what, and where their small files are kept."""
+
+    model: Path
+    data: Path
+    out: Path
+    kept: Path = KEPT
+
+    def __post_init__(self) -> None:
+        for path, what in ((self.model, "--model"), (self.data, "--data-dir")):
+            if not path.is_dir():
+                raise AttemptError(f"{what}: expected a folder, found none at {path}")
+
+    def scrubbed(self, text: str) -> str:
+        """A text without the names of this machine's folders."""
+        text = text.replace(f"{self.out}/", "").replace(f"{REPOSITORY}/", "").replace(str(self.data), DATA)
+        return text.replace(str(self.model), self.model.name)
+
+
+def run_cells(cells: list[Cell], place: Place, minutes: float | None) -> None:
+    """Run every cell that is not kept yet; none is begun after that many minutes. One may fail; the others are run."""
+    end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    for number, cell in enumerate(cells, 1):
+        if is_kept(cell, place):
+            continue
+        if time.monotonic() > end:
+            print(f"{minutes:g} minutes are over: {cell.name} is next", flush=True)
+            return
+        missing = [name for name in cell.needs if not Run(folder(place.out, name)).result.exists()]
+        if missing:
+            print(f"{number}/{len(cells)} {cell.name}: left out, it needs the runs of {', '.join(missing)}", flush=True)
+            continue
+        started = time.monotonic()
+        print(f"{number}/{len(cells)} {cell.name}", end=" ", flush=True)
+        error = make(cell, place)
+        keep(cell, place, error)
+        print(f"{error or 'done'} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def is_kept(cell: Cell, place: Place) -> bool:
+    return any((place.kept / cell.name / name).exists() for name in ("result.json", FAILED))
+
+
+def make(cell: Cell, place: Place) -> str:
+    """Run train.py, or let it go on; "" or, where it failed, the last line that it wrote."""
+    run = Run(folder(place.out, cell.name))
+    if run.result.exists():
+        return ""
+    with run.held():  # a run that goes on by itself, because this program alone was ended, is no failure
+        pass
+    words = cell.command(str(place.model), str(place.data))
+    if run.begun:
+        words = ["--resume", f"{RUNS}/{cell.name}", "--data-dir", str(place.data)]
+    place.out.mkdir(parents=True, exist_ok=True)
+    log = log_of(cell, place)
+    with open(log, "a", encoding="utf-8") as file:
+        program = [sys.executable, "-u", str(REPOSITORY / "train.py"), *words]  # which finds its packages beside it
+        status = subprocess.run(program, cwd=place.out, stdout=file, stderr=file, check=False).returncode
+    if status > 2 or status < 0:  # cut, by a signal: it goes on the next time
+        raise AttemptError(f"{cell.name}: expected the run to end, found status {status}; see {log}")
+    return "" if status == 0 else log.read_text(encoding="utf-8").strip().split("\n")[-1]
+
+
+def log_of(cell: Cell, place: Place) -> Path:
+    return place.out / f"{cell.name}.log"
+
+
+def keep(cell: Cell, place: Place, error: str = "") -> None:
+    """Copy what is small; result.json the last, so that a kept cell is whole."""
+    kept = place.kept / cell.name
+    write_whole(kept / COMMAND, (cell.shown() + "\n").encode())
+    if log_of(cell, place).exists():  # not of a run that was made by hand
+        write_whole(kept / LOG, place.scrubbed(log_of(cell, place).read_text(encoding="utf-8")).encode())
+    if error:
+        write_whole(kept / FAILED, (place.scrubbed(error) + "\n").encode())
+        return
+    if "prompt" in cell.words and cell.part == "targets":
+        near = similarities(folder(place.out, cell.name), sorted((place.out / RUNS).glob("source-*")))
+        write_whole(kept / SIMILAR, (json.dumps(near, indent=2) + "\n").encode())
+    for name in reversed(FILES):
+        text = (folder(place.out, cell.name) / name).read_text(encoding="utf-8")
+        write_whole(kept / name, place.scrubbed(text).encode())
+
+
+def similarities(prompt: Path, sources: list[Path]) -> dict[str, dict[str, float]]:
+    """Of a run's prompt to each of the sources' (of its length), by SPoT's two measures."""
+    own = load_prompts(prompt)[0][0]
+    found = {}
+    for source in sources:
+        other = load_prompts(source)[0][0]
+        if other.shape == own.shape:
+            found[source.name] = {measure: similarity(own, other, measure) for measure in SIMILARITIES}
+    return found
+
+
+def check(cell: Cell, place: Place) -> bool:
+    """Run a kept cell again, elsewhere, and compare its scores and curve with the stored ones."""
+    stored = json.loads((place.kept / cell.name / "result.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as elsewhere:
+        again = Place(place.model, place.data, Path(elsewhere), Path(elsewhere) / "kept")
+        for name in cell.needs:
+            folder(again.out, name).parent.mkdir(exist_ok=True)
+            folder(again.out, name).symlink_to(folder(place.out, name).resolve())
+        if error := make(cell, again):
+            raise AttemptError(f"{cell.name}: {error}")
+        found = json.loads((folder(again.out, cell.name) / "result.json").read_text(encoding="utf-8"))
+    print(f"{cell.name}: stored {said(stored)}, again {said(found)}")
+    return bool(stored["scores"] == found["scores"])
+
+
+def said(result: dict[str, Any]) -> str:
+    """The means of the first metrics."""
+    return ", ".join(f"{split} {value:.2f}" for split, value in result["mean"].items())
+
+
+def chosen(name: str, cells: list[Cell], place: Place) -> Cell:
+    """The cell of that name; for "random" one of those that are kept and whose sources are there."""
+    able = [cell for cell in cells if (place.kept / cell.name / "result.json").exists()]
+    able = [cell for cell in able if all(Run(folder(place.out, need)).result.exists() for need in cell.needs)]
+    if name == "random" and able:
+        return random.SystemRandom().choice(able)
+    for cell in able:
+        if cell.name == name:
+            return cell
+    raise AttemptError(f"--cell {name}: expected random or a kept cell whose sources are in {place.out}, found none")

@@ -1,0 +1,304 @@
+"""The tables of docs/replication.md, each from the kept results alone."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+from attempt.errors import AttemptError
+from attempt.files import write_whole
+from benchmarks.replication import plan_gpu
+from benchmarks.replication.plan_cpu import (
+    ABLATIONS,
+    BRIEF,
+    FULL,
+    METHODS,
+    OTHERS,
+    SEEDS,
+    SHOTS,
+    SOURCES,
+    VARIANTS,
+    plan,
+    zero_shot_of,
+)
+from benchmarks.replication.results import NOT_RUN, SPLITS, Kept, Result, figure
+from benchmarks.timing import markdown
+from data.metrics import pearson, spearman
+
+Rows = list[list[str]]
+FROM = tuple(f"from-{source}" for source in SOURCES)
+
+
+def seeds(stem: str) -> list[str]:
+    """The cells of all seeds."""
+    return [f"{stem}-{seed}" for seed in SEEDS]
+
+
+def progress(kept: Kept) -> Rows:
+    """How much of the plan is there, by question."""
+    parts: dict[str, list[str]] = {}
+    for cell in plan():
+        parts.setdefault(cell.part, []).append(cell.name)
+    rows = [["part", "cells", "run", "failed"]]
+    for part, names in parts.items():
+        failed = sum(kept.failed(name) for name in names)
+        rows.append([part, str(len(names)), str(len(kept.results(names))), str(failed)])
+    return rows
+
+
+def sources(kept: Kept) -> Rows:
+    """Source prompts beside the T5 alone, with their curves."""
+    head = [
+        "task",
+        "metric",
+        "constant answer, test",
+        "T5 alone, test",
+        "10 steps, test",
+        "100 steps (squad 50), dev",
+        "test",
+    ]
+    rows = [[*head, "dev every 25 steps"]]
+    for task in SOURCES:
+        alone = zero_shot_of(task)
+        found = kept.result(f"source-{task}")
+        curve = curve_of(found)
+        scores = [kept.score([f"source-{task}"], split) for split in SPLITS]
+        cells = [kept.constant(task, "test"), kept.score([alone], "test", task), kept.score([f"early-{task}"], "test")]
+        rows.append([task, metric(kept, task), *cells, *scores, curve])
+    return rows
+
+
+def curve_of(found: Result | None) -> str:
+    """The first metric on dev at each evaluation, in order."""
+    return ", ".join(f"{value:.1f}" for value in found.on_dev) if found else NOT_RUN
+
+
+def metric(kept: Kept, task: str) -> str:
+    return str(kept.chance[task]["metric"]) if task in kept.chance else ""
+
+
+def variants(kept: Kept) -> Rows:
+    """Source prompts with one thing changed."""
+    tasks = ("sst2", "mnli")
+    rows = [["", *(f"{task}, {split}" for task in tasks for split in SPLITS), "sst2, dev after 25, 50, 75, 100 steps"]]
+    for variant in ("", *VARIANTS):
+        names = ["-".join(filter(None, ["source", task, variant])) for task in tasks]
+        found = kept.result(names[0])
+        curve = curve_of(found)
+        rows.append([variant or "as above", *(kept.score([name], s) for name in names for s in SPLITS), curve])
+    return rows
+
+
+def methods_table(kept: Kept, tasks: tuple[str, ...], methods: tuple[str, ...]) -> Rows:
+    """Test scores of the methods on some targets; SPoT's two choices come from the cells of all sources."""
+    rows = [["test", *(f"{task}: {metric(kept, task)}" for task in tasks)]]
+    rows.append(["constant answer", *(kept.constant(task, "test") for task in tasks)])
+    rows.append(["T5 alone", *(kept.score([zero_shot_of(task)], "test", task) for task in tasks)])
+    for method in methods:
+        rows.append([method, *(kept.score(seeds(f"{task}-{method}"), "test") for task in tasks)])
+    if set(FROM) <= set(methods):
+        rows.append(["SPoT: nearest source", *(chosen(kept, task, nearest) for task in tasks)])
+        rows.append(["SPoT: best on dev", *(chosen(kept, task, best_on_dev) for task in tasks)])
+    return rows
+
+
+Starts = dict[str, Result]  # the runs of a target from each source
+
+
+def starts(kept: Kept, task: str, seed: int) -> Starts | None:
+    """None where one of them is missing: the choice would not be SPoT's."""
+    found = {source: kept.result(f"{task}-from-{source}-{seed}") for source in SOURCES}
+    runs = {source: result for source, result in found.items() if result is not None}
+    return runs if len(runs) == len(SOURCES) else None
+
+
+def nearest(own: Result | None, runs: Starts) -> str | None:
+    """The source whose prompt is most like the target's own (by the mean of its rows)."""
+    if own is None or not set(runs) <= {name.removeprefix("source-") for name in own.similarities}:
+        return None
+    return max(runs, key=lambda source: own.similarities[f"source-{source}"]["average"])
+
+
+def best_on_dev(own: Result | None, runs: Starts) -> str | None:
+    return max(runs, key=lambda source: runs[source].means["dev"])
+
+
+def chosen(kept: Kept, task: str, choose: Callable[[Result | None, Starts], str | None]) -> str:
+    scores, names = [], []
+    for seed in SEEDS:
+        runs = starts(kept, task, seed)
+        source = choose(kept.result(f"{task}-prompt-{seed}"), runs) if runs else None
+        if runs and source:
+            scores.append(runs[source].means["test"])
+            names.append(source)
+    return f"{figure(scores)}, {', '.join(dict.fromkeys(names))}" if scores else NOT_RUN
+
+
+def costs(kept: Kept) -> Rows:
+    """What the methods train, and how long a run took."""
+    rows = [["method", "trained parameters", "seconds, median of all runs of 60 steps"]]
+    for method in BRIEF:
+        runs = kept.results([name for task in (*FULL, *OTHERS) for name in seeds(f"{task}-{method}")])
+        middle = sorted(result.seconds for result in runs)[len(runs) // 2] if runs else None
+        rows.append([method, f"{runs[0].parameters:,}" if runs else NOT_RUN, f"{middle:.0f}" if middle else NOT_RUN])
+    return rows
+
+
+def few_shot(kept: Kept) -> Rows:
+    rows = [["test", "constant answer", "T5 alone", "prompt", "from-mnli", "attempt"]]
+    for task, numbers in SHOTS.items():
+        for k in numbers:
+            scores = [kept.score(seeds(f"shots-{task}-{k}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
+            rows.append(
+                [
+                    f"{task}, k = {k}",
+                    kept.constant(task, "test"),
+                    kept.score([zero_shot_of(task)], "test", task),
+                    *scores,
+                ]
+            )
+    return rows
+
+
+def ablations(kept: Kept) -> Rows:
+    rows = [["", "dev after 15 steps", "dev", "test", "weight of sst2's prompt", "of the target"]]
+    for name in ABLATIONS:
+        names = seeds(f"ablation-{name}")
+        runs = kept.results(names)
+        early = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
+        weights = [share(runs, prompt) for prompt in ("sst2", "target")]
+        rows.append([name, early, kept.score(names, "dev"), kept.score(names, "test"), *weights])
+    return rows
+
+
+def share(runs: list[Result], prompt: str) -> str:
+    """A prompt's mean weight over the runs; "-" where it is not mixed."""
+    found = [run.weights[prompt] for run in runs if prompt in run.weights]
+    return f"{sum(found) / len(found):.3f}" if found else "-"
+
+
+def transfer(kept: Kept) -> Rows:
+    """For each target and source: the similarity of their prompts, and what starting there gains on test."""
+    rows = [["similarity / gain", *SOURCES]]
+    for task in FULL:
+        row = []
+        for source in SOURCES:
+            points = pairs(kept, task, source)
+            row.append(f"{fmean(p[0] for p in points):.2f} / {fmean(p[1] for p in points):+.1f}" if points else NOT_RUN)
+        rows.append([task, *row])
+    return rows
+
+
+def pairs(kept: Kept, task: str, source: str, measure: str = "average") -> list[tuple[float, float]]:
+    """(similarity, gain on test over the prompt from scratch), of each seed that has both."""
+    found = []
+    for seed in SEEDS:
+        own, run = kept.result(f"{task}-prompt-{seed}"), kept.result(f"{task}-from-{source}-{seed}")
+        if own and run and f"source-{source}" in own.similarities:
+            found.append((own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"]))
+    return found
+
+
+def correlation(kept: Kept) -> Rows:
+    """Of similarity and gain, over all pairs of a target and a source."""
+    rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, gains less their target's mean"]]
+    for measure in ("average", "tokens"):
+        groups = [[p for source in SOURCES for p in pairs(kept, task, source, measure)] for task in FULL]
+        points = [point for group in groups for point in group]
+        if len(points) < 3:
+            rows.append([measure, str(len(points)), *[NOT_RUN] * 3])
+            continue
+        x, y = zip(*points, strict=True)
+        inner = [g - fmean(p[1] for p in group) for group in groups for _, g in group]
+        own = [s - fmean(p[0] for p in group) for group in groups for s, _ in group]
+        both = (pearson(x, y), spearman(x, y), pearson(own, inner))
+        rows.append([measure, str(len(points)), *("-" if math.isnan(r) else f"{r / 100:.2f}" for r in both)])
+    return rows
+
+
+def multi(kept: Kept) -> Rows:
+    """Targets one by one and together."""
+    rows = [["test", *(f"{task}: {metric(kept, task)}" for task in FULL), "mean"]]
+    single = [kept.score(seeds(f"{task}-attempt"), "test") for task in FULL]
+    rows.append(["attempt, one by one (60 steps each)", *single, "-"])
+    for stem, name in (("multi", "attempt, four tasks (160 steps)"), ("multi-pretrained", "the same, G pre-trained")):
+        scores = [kept.score(seeds(stem), "test", task) for task in FULL]
+        rows.append([name, *scores, kept.score(seeds(stem), "test")])
+    return rows
+
+
+def better(kept: Kept) -> Rows:
+    """The same mixture of sources of 10 and of 100 steps, and of none that knows the task."""
+    rows = [["SST-2 from", "sst2's prompt alone, test", "dev after 15 steps", "dev", "test"]]
+    cases = (("sources of 100 steps", "attempt", "source-sst2"), ("sources of 10 steps", "early", "early-sst2"))
+    for text, name, source in (
+        *cases,
+        ("sources without sst2", "without-sst2", ""),
+        ("no sources: prompt tuning", "prompt", ""),
+    ):
+        runs = kept.results(seeds(f"ablation-{name}"))
+        first = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
+        scores = [kept.score(seeds(f"ablation-{name}"), split) for split in SPLITS]
+        rows.append([text, kept.score([source], "test") if source else "-", first, *scores])
+    return rows
+
+
+def sizes(kept: Kept) -> Rows:
+    rows = [["scitail, test", "prompt", "from-mnli", "attempt"]]
+    for n in (100, 1000):
+        rows.append(
+            [
+                f"{n:,} examples",
+                *(kept.score(seeds(f"size-{n}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")),
+            ]
+        )
+    full = [kept.score(seeds(f"scitail-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
+    return [*rows, ["all (60 steps read 960)", *full]]
+
+
+def long_runs(kept: Kept) -> Rows:
+    rows = [["1,000 steps, prompt of 100", "constant answer, test", "dev", "test", "dev every 100 steps"]]
+    for task in ("mnli", "qnli", "qqp"):
+        found = kept.result(f"long-{task}")
+        curve = curve_of(found)
+        scores = [kept.score([f"long-{task}"], split) for split in SPLITS]
+        rows.append([task, kept.constant(task, "test"), *scores, curve])
+    return rows
+
+
+TABLES: dict[str, Callable[[Kept], Rows]] = {
+    "progress": progress,
+    "sources": sources,
+    "variants": variants,
+    "targets": lambda kept: methods_table(kept, FULL, tuple(METHODS)),
+    "others": lambda kept: methods_table(kept, OTHERS, BRIEF),
+    "costs": costs,
+    "few-shot": few_shot,
+    "ablations": ablations,
+    "transfer": transfer,
+    "correlation": correlation,
+    "multi": multi,
+    "better": better,
+    "sizes": sizes,
+    "long": long_runs,
+}
+GPU_SCRIPT = "gpu.sh"
+MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str, kept: Kept) -> str:
+    """The document with its tables made anew, each between its two marks."""
+
+    def made(match: re.Match[str]) -> str:
+        return f"{match[1]}{markdown(TABLES[match[2]](kept))}\n{match[3]}"
+
+    if unknown := [match[2] for match in MARK.finditer(text) if match[2] not in TABLES]:
+        raise AttemptError(f"expected tables of {', '.join(TABLES)}, found {', '.join(unknown)}")
+    return MARK.sub(made, text)
+
+
+def write_tables(document: Path, place: Path) -> None:
+    """The document, and the script for a GPU beside the kept cells."""
+    write_whole(document, filled(document.read_text(encoding="utf-8"), Kept(place)).encode())
+    write_whole(place / GPU_SCRIPT, plan_gpu.script().encode())

@@ -1,0 +1,320 @@
+"""The replication: its plans, its runner on a tiny checkpoint, and the document, which is what its files give."""
+
+import contextlib
+import json
+import os
+import shlex
+import statistics
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from runs import error_of
+
+import train
+from attempt.command import parse
+from attempt.errors import AttemptError
+from attempt.run import Run
+from benchmarks.replication import __main__ as program
+from benchmarks.replication import plan_cpu, plan_gpu, runner
+from benchmarks.replication.cells import Cell, cell, in_order
+from benchmarks.replication.chance import constant
+from benchmarks.replication.results import Kept, figure
+from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
+from benchmarks.shapes import SHAPES, operations
+from data.download import Downloader
+from data.tasks import TASKS, expand
+
+DOCUMENT = program.DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_document_is_what_the_kept_results_give() -> None:
+    assert filled(DOCUMENT, Kept(runner.KEPT)) == DOCUMENT
+    assert {match[2] for match in MARK.finditer(DOCUMENT)} == set(TABLES)
+
+
+def test_kept_files_name_no_place_of_a_machine() -> None:
+    for path in runner.KEPT.glob("*/*"):
+        text = path.read_text(encoding="utf-8")
+        assert "/tmp" not in text and "/work" not in text and "/home" not in text, path
+    for path in runner.KEPT.glob("*/config.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        places = [found[name] for name in ("out", "model", "data_dir", "init")] + found["source_prompts"]
+        assert not [place for place in places if place and place.startswith("/")], path
+
+
+def test_what_is_kept_was_run_with_the_plan_s_options() -> None:
+    for one in plan_cpu.plan():
+        path = runner.KEPT / one.name / "config.json"
+        if path.exists():
+            asked, found = parse(one.command()).options.stored(), json.loads(path.read_text(encoding="utf-8"))
+            given = {
+                name: value for name, value in asked.items() if value is not None and name not in ("model", "mirror")
+            }
+            assert {name: found[name] for name in given} == given, path
+
+
+def test_the_plan_for_a_cpu_has_every_cell_once_each_with_a_command_of_its_own() -> None:
+    cells = plan_cpu.plan()
+    commands = {tuple(one.words) for one in cells}
+    assert len({one.name for one in cells}) == len(cells) == len(commands)
+    for one in cells:
+        assert not parse(one.command()).several and set(parse(one.command()).options.task) <= set(TASKS)
+    with pytest.raises(ValueError, match="a before it"):
+        in_order([cell("b", "x", "--init runs/a"), cell("a", "x", "--seed 1")])
+    with pytest.raises(ValueError, match="once"):
+        in_order([cell("a", "x", "--seed 1"), cell("a", "x", "--seed 2")])
+
+
+def test_of_a_flag_that_is_there_twice_the_last_counts() -> None:
+    one = cell("a", "x", "--task rte cola --steps 3 --init 'text:a b'", "--steps 4", "--task mrpc")
+    assert one.words == ("--task", "mrpc", "--steps", "4", "--init", "text:a b")
+    assert one.shown().startswith("python train.py --task mrpc --steps 4 --init 'text:a b' --model MODEL")
+
+
+def test_every_command_for_a_gpu_makes_sense_and_has_a_time() -> None:
+    found = plan_gpu.commands()
+    folders = [parse(shlex.split(words), expand=expand).options.out for _, words in found]
+    given = [folder for folder in folders if folder]
+    assert len(given) == len(set(given))  # no command takes another's folder
+    for text, words in found:
+        runs, hours = plan_gpu.hours(words)
+        assert runs >= 1 and 0 < hours < 30, text
+    script = (runner.KEPT / GPU_SCRIPT).read_text(encoding="utf-8")
+    assert script == plan_gpu.script()
+    assert [line for line in script.splitlines() if not line.startswith("#")][1::2] == [
+        f"python train.py {words}" for _, words in found
+    ]
+
+
+def test_the_predicted_time_is_the_formula_s() -> None:
+    words = "--task cb --method prompt --model t5-large --epochs 2 --batch-size 32"
+    steps = 16  # two epochs of 250 examples
+    one = operations(SHAPES["t5-large"], 100, 96, 3, backward=False)
+    seconds = steps * 2 * 32 * one / (790e12 * 1e-3) + 2 * 28 * one / (790e12 * 1e-3)
+    assert plan_gpu.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
+
+
+SHAPES_OF_COMMANDS = ("source-prompts", "finetune-small", "spot-mnli-small", "attempt-single-small", "multi-others")
+SHAPES_OF_COMMANDS += ("shots-4", "ablation-no-target", "spot-retrieval", "squad-adamw")
+
+
+@pytest.mark.parametrize("name", SHAPES_OF_COMMANDS)
+def test_a_command_for_a_gpu_runs_dry(
+    name: str, every_task: Path, tiny_checkpoint: Path, prompts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = next(shlex.split(w) for _, w in plan_gpu.commands() if name in w)
+    command = parse(words, expand=expand)
+    flags = ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--splits", "official"]
+    if command.options.init and command.options.init.startswith("runs/"):
+        flags += ["--init", prompts[0]]
+    elif command.options.method in ("attempt", "spot"):
+        flags += ["--source-prompts", *prompts]
+    if command.options.load_attention:
+        words = [word for word in words if word not in ("--load-attention", command.options.load_attention)]
+    if command.options.shots:  # of the few-shot tasks only scitail's small files have an example of each label
+        flags += ["--shots", "1", "--task", "scitail"]
+    elif command.separately:
+        flags += ["--task", command.options.task[-1]]
+    assert train.main([*words, *flags, "--dry-run"]) == 0
+    assert "dry run: nothing was trained" in capsys.readouterr().out
+
+
+@pytest.fixture
+def prompts(prompt_run: Path, tmp_path: Path) -> list[str]:
+    """Source prompts of 100 rows, which is what the recipes ask for."""
+    import torch  # noqa: PLC0415
+
+    torch.save(torch.randn(100, 32), tmp_path / "mnli_prompt.pt")
+    return [str(tmp_path / "mnli_prompt.pt")]
+
+
+TINY = "--batch-size 8 --device cpu --steps 4 --eval-every 2"
+CELLS = [
+    cell("source-cola", "sources", f"--task cola --method prompt --prompt-length 5 {TINY}"),
+    cell("rte-prompt-42", "targets", f"--task rte --method prompt --prompt-length 5 {TINY}"),
+    cell("rte-attempt-42", "targets", f"--task rte --method attempt --source-prompts runs/source-cola {TINY}"),
+    cell("failing", "targets", f"--task cola --method prompt --shots 1000 {TINY}"),
+    cell("after-it", "targets", f"--task rte --method spot --init runs/failing --prompt-length 5 {TINY}"),
+]
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """contextlib.chdir, which Python 3.10 has not."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def in_this_process(command: list[str], cwd: Path, stdout: IO[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+    """What subprocess.run does with train.py, without the seconds that a new Python needs."""
+    with inside(cwd), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+        status = train.main(command[command.index(str(runner.REPOSITORY / "train.py")) + 1 :])
+    return subprocess.CompletedProcess(command, status)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.subprocess, "run", in_this_process)
+
+
+@pytest.fixture(scope="module")
+def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> runner.Place:
+    out = tmp_path_factory.mktemp("replication")
+    made = runner.Place(tiny_checkpoint, glue, out, out / "kept")
+    runner.run_cells(CELLS[:1], made, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.subprocess, "run", in_this_process)
+        runner.run_cells(CELLS, made, None)
+    return made
+
+
+def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Place) -> None:
+    kept = {path.name: {file.name for file in path.iterdir()} for path in place.kept.iterdir()}
+    files = {"result.json", "config.json", "metrics.jsonl", "command.txt", "log.txt"}
+    assert kept["source-cola"] == kept["rte-attempt-42"] == files
+    assert kept["rte-prompt-42"] == files | {"similarities.json"}
+    assert kept["failing"] == {"failed.txt", "command.txt", "log.txt"} and "after-it" not in kept
+    assert "1000 training examples" in (place.kept / "failing" / "failed.txt").read_text()
+    log = (place.kept / "rte-attempt-42" / "log.txt").read_text()
+    assert "best (step" in log and not any(str(folder) in log for folder in (place.model, place.data, place.out))
+    config = json.loads((place.kept / "rte-attempt-42" / "config.json").read_text())
+    assert config["source_prompts"] == ["runs/source-cola"] and config["out"] == "runs/rte-attempt-42"
+    assert config["data_dir"] == "DATA" and config["model"] == place.model.name
+    similar = json.loads((place.kept / "rte-prompt-42" / "similarities.json").read_text())
+    assert set(similar) == {"source-cola"} and -1 <= similar["source-cola"]["average"] <= 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_kept_cell_is_not_run_again_and_a_cut_one_goes_on(
+    place: runner.Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    runner.run_cells(CELLS, place, None)
+    assert capsys.readouterr().out == "5/5 after-it: left out, it needs the runs of failing\n"
+    run = place.out / "runs" / "source-cola"
+    copy = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
+    cut = tmp_path / "runs" / "source-cola"
+    cut.mkdir(parents=True)
+    for name in ("config.json", "state.pt", "last.safetensors", "best.safetensors", "metrics.jsonl"):
+        (cut / name).write_bytes((run / name).read_bytes())  # all but result.json: stopped before the last score
+    assert runner.make(CELLS[0], copy) == ""
+    results = [json.loads((folder / "result.json").read_text())["scores"] for folder in (run, cut)]
+    assert results[0] == results[1]
+    assert "resumed" in (tmp_path / "source-cola.log").read_text()
+
+
+def test_a_run_that_another_program_is_at_has_not_failed(place: runner.Place) -> None:
+    busy = cell("busy", "x", f"--task cola --method prompt {TINY}")
+    with Run(place.out / "runs" / "busy").held(), pytest.raises(AttemptError, match="no other program writes to"):
+        runner.run_cells([busy], place, None)
+    assert not (place.kept / "busy").exists()
+
+
+def test_no_cell_is_begun_when_the_minutes_are_over(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
+    runner.run_cells([cell("new", "x", f"--task cola --method prompt {TINY}")], place, -1)
+    assert capsys.readouterr().out == "-1 minutes are over: new is next\n" and not (place.kept / "new").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_cell_made_again_has_the_stored_scores(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
+    again = runner.chosen("rte-attempt-42", CELLS, place)
+    assert runner.check(again, place)
+    stored = place.kept / again.name / "result.json"
+    whole = stored.read_text()
+    result = json.loads(whole)
+    result["scores"][1]["metrics"]["accuracy"] += 1
+    stored.write_text(json.dumps(result))
+    assert not runner.check(again, place)
+    stored.write_text(whole)
+    assert runner.chosen("random", CELLS, place).name in {"source-cola", "rte-prompt-42", "rte-attempt-42"}
+    with pytest.raises(AttemptError, match="--cell failing: expected random or a kept cell"):
+        runner.chosen("failing", CELLS, place)
+
+
+def test_a_place_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model", str(tmp_path / "none"), "--data-dir", str(tmp_path), "--out", str(tmp_path)]
+    assert program.main(["run", *flags]) == 2
+    assert "--model: expected a folder, found none" in error_of(capsys)
+
+
+def test_the_best_constant_answer(glue: Path) -> None:
+    options = parse(shlex.split("--task rte --labels words --eval-examples 6")).options
+    found = constant("rte", options, Downloader(data_dir=glue))
+    assert found["metric"] == "accuracy" and found["dev"]["examples"] == found["test"]["examples"] == 6
+    assert found["dev"]["constant"] >= 50  # of two labels one has at least half
+    assert constant("cola", options, Downloader(data_dir=glue))["dev"]["constant"] == 0  # Matthews of a constant
+
+
+def test_the_t5_alone_is_bitfit_at_a_rate_of_0() -> None:
+    for one in plan_cpu.zero_shot():
+        options = parse(one.command()).options
+        assert (options.method, options.lr, options.weight_decay) == ("bitfit", 0.0, None)
+
+
+def test_a_figure_names_mean_deviation_and_number() -> None:
+    values = [61.5, 64.0, 70.5]
+    expected = f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f} (3)"
+    assert figure(values) == expected and figure([61.25]) == "61.2"
+
+
+def write(place: Path, one: Cell, dev: float, test: float, similar: dict[str, float] | None = None) -> None:
+    """A kept cell with these scores."""
+    task = parse(one.command()).options.task
+    scores = [
+        {"task": name, "split": split, "metrics": {"accuracy": value}, "invalid": 0.0}
+        for split, value in (("dev", dev), ("test", test))
+        for name in task
+    ]
+    result = {
+        "scores": scores,
+        "mean": {"dev": dev, "test": test},
+        "trainable_parameters": 7,
+        "seconds": 9.0,
+        "best_step": 5,
+    }
+    folder = place / one.name
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 5, "scores": scores[: len(task)]}) + "\n")
+    if similar is not None:
+        both = {f"source-{name}": {"average": value, "tokens": value} for name, value in similar.items()}
+        (folder / "similarities.json").write_text(json.dumps(both))
+
+
+def test_spot_s_choices_and_correlation_come_from_the_cells_of_all_sources(tmp_path: Path) -> None:
+    scipy = pytest.importorskip("scipy.stats")
+    similar = {"mnli": 0.9, "qnli": 0.5, "qqp": 0.4, "sst2": 0.3, "squad": 0.1}
+    gains = {"mnli": 2.0, "qnli": 6.0, "qqp": 1.0, "sst2": 0.0, "squad": -3.0}
+    write(tmp_path, plan_cpu.target("rte", "prompt", 42), 50, 60, similar)
+    for source, gain in list(gains.items())[:-1]:
+        write(tmp_path, plan_cpu.target("rte", f"from-{source}", 42), 50 + gain, 60 + gain)
+
+    def row(table: str, first: str) -> list[str]:
+        return next(cells for cells in TABLES[table](Kept(tmp_path)) if cells[0] == first)
+
+    place = row("targets", "T5 alone"), plan_cpu.FULL.index("rte") + 1
+    assert place[0][place[1]] == "not run"
+    assert row("targets", "SPoT: nearest source")[place[1]] == "not run"  # one source is missing: it might be the one
+    write(tmp_path, plan_cpu.target("rte", "from-squad", 42), 50 - 3, 60 - 3)
+    assert row("targets", "SPoT: nearest source")[place[1]] == "62.0, mnli"
+    assert row("targets", "SPoT: best on dev")[place[1]] == "66.0, qnli"
+    assert row("transfer", "rte")[2] == "0.50 / +6.0"
+    expected = scipy.pearsonr(list(similar.values()), list(gains.values())).statistic
+    ranked = scipy.spearmanr(list(similar.values()), list(gains.values())).statistic
+    assert row("correlation", "average")[1:4] == ["5", f"{expected:.2f}", f"{ranked:.2f}"]
+
+
+def test_every_table_stands_without_a_single_result(tmp_path: Path) -> None:
+    for rows in (table(Kept(tmp_path)) for table in TABLES.values()):
+        assert len({len(row) for row in rows}) == 1 and len(rows) > 1
+
+
+def test_an_unknown_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AttemptError, match="found nonsense"):
+        filled("<!-- table: nonsense -->\n<!-- end -->", Kept(tmp_path))
