@@ -71,12 +71,15 @@ class Parser(argparse.ArgumentParser):
 
     other_names: Mapping[str, str] = {}
     """What flags of other programs are called here."""
+    hands_on = False
+    """Unknown flags are another program's."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Before anything is missed, a word that is no flag is told: it may be the missing one."""
         words = sys.argv[1:] if args is None else list(args)
         flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
-        for word in flags if self._subparsers is None else ():  # a command's flags are told by its own parser
+        own = self._subparsers is None and not self.hands_on  # a command's flags are told by its own parser
+        for word in flags if own else ():
             if word.startswith("--") and self._unknown(word):
                 self.error(f"unrecognized arguments: {word}")
         return super().parse_known_args(words, namespace)

@@ -41,6 +41,7 @@ def new_parser() -> Parser:
         description="Training and scoring on a real task. Flags that are not listed here are train.py's.",
         allow_abbrev=False,
     )
+    parser.hands_on = True
     add = parser.add_argument
     add("--model", required=True, metavar="FOLDER", help="a T5 checkpoint in Hugging Face's layout")
     add("--task", default="sst2", help="a task with labels (default: %(default)s)")

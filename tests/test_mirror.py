@@ -58,7 +58,7 @@ def test_everything_is_fetched_once_and_then_found(
     # the mirror has no safetensors of this model: the next kind of weights is asked for
     for file in ("config.json", "spiece.model", "pytorch_model.bin", "RTE.zip"):
         assert f"{file} (" in first.err
-    assert "rte: train 2,490, dev 138, test 139 examples" in first.out and "76,961,152 frozen" in first.out
+    assert "rte: train 2,490, dev 138, test 139 examples" in first.out and "2,048 of 76,963,200 parameters" in first.out
     assert train.main([*command, *small]) == 0
     second = capsys.readouterr()
     assert "downloading" not in second.err and second.out == first.out
