@@ -37,7 +37,7 @@ from data.download import Downloader
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
 from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split
-from model.checkpoint import NAMES
+from model.checkpoint import NAMES, check_name
 
 
 def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[Batch]]:
@@ -318,8 +318,9 @@ def work(job: Job, *, resumed: bool) -> None:
         job.finish(signals)
 
 
-def check_tasks(options: Options) -> None:
-    """Tell an unknown task, or one that cannot be answered as asked, before anything is loaded."""
+def check_names(options: Options) -> None:
+    """Tell an unknown model or task, or one that cannot be answered as asked, before anything is looked for."""
+    check_name(options.model)
     for name in options.task:
         check_answers(find_task(name, options), options)
 
@@ -328,11 +329,11 @@ def run(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     words = distributed.local_first(lambda: demo_words(words)) if "--demo" in words else words
     command = parse(words, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
-    check_tasks(command.options)
+    check_names(command.options)
     if command.demo and command.options.method == "attempt" and not command.dry_run:
         show(command, train_run)
     elif command.several:
-        train_series(command, train_run, check_tasks)
+        train_series(command, train_run, check_names)
     else:
         train_run(command.options, command.dry_run)
 

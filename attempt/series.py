@@ -33,10 +33,10 @@ MIXTURE_CAP = 2**19  # examples of a task in a mixture (Vu et al. 2022, sec. 2)
 SEARCH = "search.json"  # the options of a SPoT search, in its folder
 
 TrainRun = Callable[..., None]  # trains a run, from its Options
-CheckTasks = Callable[[Options], None]  # raises AttemptError for an unknown task
+CheckNames = Callable[[Options], None]  # raises AttemptError for an unknown task
 
 
-def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+def train_series(command: Command, train_run: TrainRun, check_names: CheckNames) -> None:
     """Train all runs of a command. One that fails is told, and does not keep the other tasks' from being trained."""
     options = command.options
     parts = [options]
@@ -52,10 +52,10 @@ def train_series(command: Command, train_run: TrainRun, check_tasks: CheckTasks)
                 with Run(part.folder()).held():
                     for seed in command.seeds:
                         out = str(part.folder() / f"seed-{seed}")
-                        train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_tasks)
+                        train_one(dataclasses.replace(part, seed=seed, out=out), train_run, check_names)
                     summarize_seeds(part.folder(), list(command.seeds))
             else:
-                train_one(part, train_run, check_tasks)
+                train_one(part, train_run, check_names)
         except AttemptError as e:
             if not command.separately or distributed.size() > 1:  # another process may be in the midst of that run
                 raise
@@ -86,10 +86,10 @@ def searches(options: Options) -> bool:
     return options.method == "spot" and options.init is None
 
 
-def train_one(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+def train_one(options: Options, train_run: TrainRun, check_names: CheckNames) -> None:
     if searches(options):
         with Run(options.folder()).held():
-            train_spot(options, train_run, check_tasks)
+            train_spot(options, train_run, check_names)
     else:
         train_or_keep(options, train_run)
 
@@ -144,14 +144,14 @@ def bad_result(path: Path, found: str) -> AttemptError:
     return AttemptError(f"{path}: expected the result of a complete run, found {found}; {advice}")
 
 
-def train_spot(options: Options, train_run: TrainRun, check_tasks: CheckTasks) -> None:
+def train_spot(options: Options, train_run: TrainRun, check_names: CheckNames) -> None:
     """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
     run, asked = Run(options.folder()), options.stored()
     if searched(run, asked):
         return
     sources, names = candidates(options)
     if options.transfer == "mixture":  # before anything is trained
-        check_tasks(dataclasses.replace(options, task=[*options.task, *names]))
+        check_names(dataclasses.replace(options, task=[*options.task, *names]))
     run.write_json(run.folder / SEARCH, asked)
     target = early_prompt(options, sources.size(1), train_run)
     if target.size(1) != sources.size(2):

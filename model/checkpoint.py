@@ -29,16 +29,21 @@ WEIGHT_FILES = (  # in the order in which they are tried
 )
 
 
+def check_name(name: str) -> None:
+    """Raises AttemptError where a checkpoint of this name is neither a folder nor known."""
+    if not Path(name).is_dir() and name not in NAMES:
+        near = meant(name, NAMES) or meant_path(Path(name)) or f"; known names: {', '.join(NAMES)}"
+        raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name{near}")
+
+
 def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
     """The local folder of a checkpoint: a folder as it is, a known name after fetching its files.
 
     `fetch` maps an address to a local file and raises NotFound where the server has no such file.
     """
+    check_name(name)
     if Path(name).is_dir():
         return Path(name)
-    if name not in NAMES:
-        near = meant(name, NAMES) or meant_path(Path(name)) or f"; known names: {', '.join(NAMES)}"
-        raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name{near}")
     address = f"https://huggingface.co/{name}/resolve/main"
     try:
         folder = fetch(f"{address}/config.json").parent

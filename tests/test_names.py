@@ -137,3 +137,8 @@ def test_the_nearest_name_is_difflibs_and_blind_to_case(tmp_path: Path) -> None:
         assert nearest(name, known) == best and meant(name, known) == f" (did you mean {best}?)"
     assert nearest("zzz", known) == meant("zzz", known) == meant("x", []) == ""
     assert meant_path(tmp_path / "no" / "such") == "" == meant_path(Path("\0"))
+
+
+def test_a_model_is_asked_about_before_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--task", "rte", "--method", "attempt", "--model", "t5-bse"]) == 2
+    assert "did you mean t5-base?" in capsys.readouterr().err
