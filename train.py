@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -280,7 +281,7 @@ def prepare(options: Options) -> Job:
     trainer = Trainer(plan, backbone.t5, backbone.machine, trained)
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
-    guards = Guards(trainer, plan, tokens.parts, lambda step: next(training_rows(tokens, plan, step - 1)))
+    guards = Guards(trainer, plan, tokens.parts, cache(lambda step: next(training_rows(tokens, plan, step - 1))))
     return Job(plan, backbone, splits, tokens, trainer, config, run, fixed, guards, Logs())
 
 

@@ -161,14 +161,23 @@ def seed_tests(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> li
         found = spread(differences)
         row = [f"{first[0].task}: {a} - {b}", str(len(common)), f"{found['mean']:+.2f}", f"{found['deviation']:.2f}"]
         test = paired_t(differences)
-        rows.append([*row, *(("-", "-") if test is None else (f"{test[0]:.2f}", f"{test[1]:.3f}"))])
+        rows.append(
+            [
+                *row,
+                *(
+                    ("-", "-")
+                    if test is None
+                    else (f"{test[0]:.2f}", "< 0.001" if test[1] < 0.001 else f"{test[1]:.3f}")
+                ),
+            ]
+        )
     return rows
 
 
 def read_answers(path: Path) -> list[dict[str, Any]]:
     """The lines that eval.py --predictions wrote."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
         for row in rows:
             row["key"] = row["task"], row["split"], row["index"], row["source"], row["target"]
             right = row.get("references") or [row["target"]]
@@ -184,7 +193,8 @@ def answer_test(paths: Sequence[Path]) -> str:
     first, second = (read_answers(path) for path in paths)
     if [row["key"] for row in first] != [row["key"] for row in second]:
         raise AttemptError(
-            f"{paths[1]}: expected answers to the examples of {paths[0]}, found others; give one --split"
+            f"{paths[1]}: expected answers to the examples of {paths[0]}, found others; both need the same data, "
+            "--split, --labels and task name"
         )
     pairs = [(a["right"], b["right"]) for a, b in zip(first, second, strict=True)]
     only = [sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)]

@@ -67,7 +67,7 @@ def together(work: Callable[[], None], advice: str) -> None:
             f"{own}: lost another one, which ended or did not answer for {TIMEOUT.seconds // 60} minutes "
             f"({_first_line(e)}); torchrun's report names it; {advice}"
         ) from None
-    except AttemptError:
+    except (AttemptError, OSError):
         _give_way(2)
         raise
     except Interrupted as e:

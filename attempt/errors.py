@@ -38,8 +38,8 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 def meant_path(path: Path) -> str:
     """The same for a path that is not there: the nearest of the names that stand where its first wrong one does."""
-    wrong = next((place for place in [*reversed(path.parents), path] if not place.exists()), path)
     try:
+        wrong = next((place for place in [*reversed(path.parents), path] if not place.exists()), path)
         near = nearest(wrong.name, [place.name for place in wrong.parent.iterdir() if not place.name.startswith(".")])
     except OSError:
         return ""
@@ -91,4 +91,7 @@ def exit_status(program: str, work: Callable[[], None], interrupted: str = "inte
     except (KeyboardInterrupt, Interrupted) as e:
         print(f"\n{interrupted}", file=sys.stderr)
         return e.status if isinstance(e, Interrupted) else 130
+    except OSError as e:  # a full disk, a folder that one may not enter, a name too long
+        print(f"{program}: error: {briefly(e)}", file=sys.stderr)
+        return 2
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attempt import distributed
-from attempt.errors import AttemptError, briefly
+from attempt.errors import AttemptError, Interrupted, briefly
 from attempt.files import write_whole
 from attempt.options import Options
 from attempt.plan import Plan
@@ -50,7 +50,7 @@ class WeightsAndBiases:
         try:
             self.run = module.init(
                 project=options.wandb,
-                name=folder.name,
+                name=str(folder),
                 id=path.read_text(encoding="utf-8").strip(),
                 resume="allow",
                 dir=str(folder),
@@ -115,6 +115,9 @@ class Logs:
                 self.places.append(WeightsAndBiases(options.folder(), options))
             yield
             failed = False
+        except Interrupted:
+            failed = False  # it goes on later
+            raise
         finally:
             while self.places:
                 self.places.pop().close(failed)

@@ -200,8 +200,8 @@ class Options(DataOptions):
     )
     skip_bad_steps: bool = flag(
         "training",
-        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); a GPU is "
-        "waited for at every step",
+        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); it ends all "
+        "the same where no step between two evaluations is finite; a GPU is waited for at every step",
         False,
         action="store_true",
     )

@@ -53,7 +53,8 @@ class Progress:
         if not self.steps:
             return None
         total, every = self.options.steps, self.options.eval_every
-        evaluations = -(-total // every) - step // every  # there is one at the last step too
+        # one at the last step too; that of this very step is still to come
+        evaluations = -(-total // every) - (step - 1) // every
         evaluation = self.evaluating / self.evaluations if self.evaluations else 0.0
         return (total - step) * self.seconds / self.steps + evaluations * evaluation
 

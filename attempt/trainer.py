@@ -39,7 +39,7 @@ class Trainer:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = machine.scaler()
         self.losses: list[Tensor] = []
-        self.norms: list[Tensor] = []  # of the gradients, where they are clipped
+        self.norms: list[Tensor] = []  # of the gradients, before they are clipped
         self.skipped, self.first_skipped = 0, list[tuple[int, str]]()  # steps, and why, by --skip-bad-steps
         self.step, self.evaluated, self.seconds = 0, 0, 0.0
         self.best, self.best_step = -math.inf, 0
@@ -64,11 +64,12 @@ class Trainer:
             total += loss.detach()
         distributed.add_up([total, *(p.grad for p in self.parameters if p.grad is not None)])
         figures = {"loss": total}
-        if options.clip or options.skip_bad_steps:
-            self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip or math.inf)
-            if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
-                figures["norm of the gradient"] = norm.detach()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.parameters, options.clip or math.inf
+        )  # also looked at when not clipped
+        if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
+            figures["norm of the gradient"] = norm.detach()
         self.step += 1
         if not (options.skip_bad_steps and self._is_bad(figures)):
             self.scaler.step(self.optimizer)
@@ -137,6 +138,7 @@ class Trainer:
         Another number of processes than that draws other random numbers from here on.
         """
         try:
+            state = {"skipped": 0, "first_skipped": [], **state}  # which a run of before did not count
             self._check_state(state)
             self.trained.load_state_dict(state["trained"])
             rates = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]

@@ -140,6 +140,9 @@ def test_answers_to_the_same_examples_are_tested(
     text = capsys.readouterr().out
     assert f"only the first is right {b} times, only the second {c} times" in text
     assert f"p = {stats.binomtest(b, b + c).pvalue:.3g}" in text and "McNemar's exact test" in text
+    for path in (first, second):  # separators of lines to Python, but not to JSON
+        path.write_text("".join(json.dumps(rows[0] | {"source": "a\u2028b\x85"}, ensure_ascii=False) + "\n"))
+    assert compare.main([str(prompt_run), "--predictions", str(first), str(second)]) == 0
     second.write_text("".join(json.dumps(row) + "\n" for row in changed[1:]))
     assert compare.main([str(prompt_run), "--predictions", str(first), str(second)]) == 2
     assert "expected answers to the examples of" in error_of(capsys)

@@ -137,7 +137,7 @@ def test_a_missing_package_is_told_before_anything_is_loaded(
     flags: list[str], module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # so that its import fails
-    words = [*PROMPT, "--model", str(tmp_path / "no-such-model"), "--out", str(tmp_path / "run"), *flags]
+    words = [*PROMPT, "--model", str(tmp_path), "--out", str(tmp_path / "run"), *flags]
     assert train.main(words) == 2
     message = error_of(capsys)
     assert f"pip install -e '.[{flags[0][2:]}]'" in message and not (tmp_path / "run").exists()

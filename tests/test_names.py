@@ -142,3 +142,11 @@ def test_the_nearest_name_is_difflibs_and_blind_to_case(tmp_path: Path) -> None:
 def test_a_model_is_asked_about_before_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--task", "rte", "--method", "attempt", "--model", "t5-bse"]) == 2
     assert "did you mean t5-base?" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A name that no file can have: text: was forgotten before a long sentence."""
+    sentence = "is this review positive or negative ? " * 9
+    assert train.main(["--task", "rte", "--method", "prompt", "--init", sentence, "--out", str(tmp_path / "run")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert meant_path(tmp_path / ("x" * 300)) == ""

@@ -372,8 +372,13 @@ def bucketed_rows(run: Path, step: int) -> list[int]:
     return next(train.training_rows(job.tokens, plan, step - 1))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])  # the second without clipping
 def test_a_gradient_that_is_not_finite_is_named_by_its_step(
-    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    optimizer: str,
+    common: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The loss of two tasks' batch is finite, its gradient is not: the square root of 0."""
     loss = train.Trainer.loss
@@ -383,8 +388,9 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_step(
         return loss(self, batch) + zero
 
     monkeypatch.setattr(train.Trainer, "loss", steep)
-    flags = ["--task", "cola", "rte", "--method", "prompt", "--steps", "12", "--eval-every", "5", *common]
-    assert train.main([*flags, "--out", str(tmp_path / "run")]) == 2
+    flags = ["--task", "cola", "rte", "--method", "prompt", "--steps", "12", "--eval-every", "4", *common]
+    assert train.main([*flags, "--optimizer", optimizer, "--out", str(tmp_path / "run")]) == 2
+    assert load_prompt(tmp_path / "run" / "last.safetensors")[0].target.isfinite().all()
     message = error_of(capsys)
     assert "step 4: expected a finite loss and gradient, found norm of the gradient nan" in message
     rows = bucketed_rows(tmp_path / "run", 4)

@@ -15,7 +15,7 @@ from attempt.plan import Plan
 from benchmarks.shapes import SHAPES, operations
 from data.tasks import expand
 
-RATE = 790e12  # bf16 operations a second, one large product on an H200
+RATE = 790e12  # bf16 operations a second, taken for one large product on an H200; not measured here
 SHARE = 0.3  # of that rate, assumed: small batches of T5-base are bound by the starting of kernels
 LEAST_STEP = 0.025  # seconds, assumed: the time to start a step's kernels one by one
 

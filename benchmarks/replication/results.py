@@ -56,7 +56,7 @@ class Kept:
         if not (folder / "result.json").exists():
             return None
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         similar = folder / SIMILAR
         tasks: dict[str, dict[str, float]] = {}
         for score in found["scores"]:

@@ -85,7 +85,7 @@ def make(cell: Cell, place: Place) -> str:
         words = ["--resume", f"{RUNS}/{cell.name}", "--data-dir", str(place.data)]
     place.out.mkdir(parents=True, exist_ok=True)
     log = log_of(cell, place)
-    with open(log, "a", encoding="utf-8") as file:
+    with open(log, "a" if run.begun else "w", encoding="utf-8") as file:
         program = [sys.executable, "-u", str(REPOSITORY / "train.py"), *words]  # which finds its packages beside it
         status = subprocess.run(program, cwd=place.out, stdout=file, stderr=file, check=False).returncode
     if status > 2 or status < 0:  # cut, by a signal: it goes on the next time
@@ -107,7 +107,8 @@ def keep(cell: Cell, place: Place, error: str = "") -> None:
         write_whole(kept / FAILED, (place.scrubbed(error) + "\n").encode())
         return
     if "prompt" in cell.words and cell.part == "targets":
-        near = similarities(folder(place.out, cell.name), sorted((place.out / RUNS).glob("source-*")))
+        sources = sorted((place.out / RUNS).glob("source-*"))
+        near = similarities(folder(place.out, cell.name), [p for p in sources if Run(p).result.exists()])
         write_whole(kept / SIMILAR, (json.dumps(near, indent=2) + "\n").encode())
     for name in reversed(FILES):
         text = (folder(place.out, cell.name) / name).read_text(encoding="utf-8")
@@ -126,7 +127,7 @@ def similarities(prompt: Path, sources: list[Path]) -> dict[str, dict[str, float
 
 
 def check(cell: Cell, place: Place) -> bool:
-    """Run a kept cell again, elsewhere, and compare its scores and curve with the stored ones."""
+    """Run a kept cell again, elsewhere, and compare its scores and curve with the stored ones, bit for bit."""
     stored = json.loads((place.kept / cell.name / "result.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as elsewhere:
         again = Place(place.model, place.data, Path(elsewhere), Path(elsewhere) / "kept")
@@ -136,8 +137,15 @@ def check(cell: Cell, place: Place) -> bool:
         if error := make(cell, again):
             raise AttemptError(f"{cell.name}: {error}")
         found = json.loads((folder(again.out, cell.name) / "result.json").read_text(encoding="utf-8"))
+        curves = [curve(place.kept / cell.name), curve(folder(again.out, cell.name))]
     print(f"{cell.name}: stored {said(stored)}, again {said(found)}")
-    return bool(stored["scores"] == found["scores"])
+    return bool(stored["scores"] == found["scores"] and curves[0] == curves[1])
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, but for the time they took."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
 
 
 def said(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
@@ -140,7 +140,7 @@ def costs(kept: Kept) -> Rows:
     rows = [["method", "trained parameters", "seconds, median of all runs of 60 steps"]]
     for method in BRIEF:
         runs = kept.results([name for task in (*FULL, *OTHERS) for name in seeds(f"{task}-{method}")])
-        middle = sorted(result.seconds for result in runs)[len(runs) // 2] if runs else None
+        middle = median(result.seconds for result in runs) if runs else None
         rows.append([method, f"{runs[0].parameters:,}" if runs else NOT_RUN, f"{middle:.0f}" if middle else NOT_RUN])
     return rows
 
@@ -192,19 +192,25 @@ def transfer(kept: Kept) -> Rows:
 
 def pairs(kept: Kept, task: str, source: str, measure: str = "average") -> list[tuple[float, float]]:
     """(similarity, gain on test over the prompt from scratch), of each seed that has both."""
-    found = []
-    for seed in SEEDS:
-        own, run = kept.result(f"{task}-prompt-{seed}"), kept.result(f"{task}-from-{source}-{seed}")
-        if own and run and f"source-{source}" in own.similarities:
-            found.append((own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"]))
-    return found
+    return [found for seed in SEEDS if (found := pair(kept, task, source, seed, measure))]
+
+
+def pair(kept: Kept, task: str, source: str, seed: int, measure: str) -> tuple[float, float] | None:
+    own, run = kept.result(f"{task}-prompt-{seed}"), kept.result(f"{task}-from-{source}-{seed}")
+    if not (own and run and f"source-{source}" in own.similarities):
+        return None
+    return own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"]
 
 
 def correlation(kept: Kept) -> Rows:
-    """Of similarity and gain, over all pairs of a target and a source."""
-    rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, gains less their target's mean"]]
+    """Of similarity and gain, over all pairs of a target's run and a source.
+
+    The gains of one run share the score that they are gains over, and its noise: less their mean they do not.
+    """
+    rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, both less the mean of their target's run"]]
     for measure in ("average", "tokens"):
-        groups = [[p for source in SOURCES for p in pairs(kept, task, source, measure)] for task in FULL]
+        runs = [(task, seed) for task in FULL for seed in SEEDS]
+        groups = [[p for s in SOURCES if (p := pair(kept, task, s, seed, measure))] for task, seed in runs]
         points = [point for group in groups for point in group]
         if len(points) < 3:
             rows.append([measure, str(len(points)), *[NOT_RUN] * 3])
