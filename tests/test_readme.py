@@ -119,3 +119,9 @@ def test_the_demo_and_what_looks_at_it(
         assert run.returncode == 0, f"{line}: {run.stderr}"
     assert (tmp_path / "weights.png").stat().st_size > 1000 and (tmp_path / "runs" / "report.html").exists()
     assert (tmp_path / "adapter" / "adapter_config.json").exists() and (tmp_path / "answers.jsonl").exists()
+
+
+def test_no_figure_is_left_open() -> None:
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/*.md")]
+    assert len(pages) > 8
+    assert not [p.name for p in pages if re.search(r"@[A-Z0-9]+@|TODO|FIXME", p.read_text(encoding="utf-8"))]
