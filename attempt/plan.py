@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class Plan(Options):
 def sums_of(options: Options) -> list[str]:
     """The SHA-256 of each of the user's own files; one that is not there is told where it is read."""
     paths = {name: getattr(options, name) for name in ("train_file", "dev_file", "test_file")}
-    return [f"{name} {sha256_of(Path(path))}" for name, path in paths.items() if path and Path(path).is_file()]
+    return [f"{name} {sha256_of(Path(path))}" for name, path in paths.items() if path and os.path.isfile(path)]
 
 
 FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}

@@ -1,5 +1,6 @@
 """What a run is kept from: steps that break it, another program in its folder, data that are no longer the same."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from runs import REPOSITORY, error_of, metrics_of, result_of, same_prompt, start
 import train
 from attempt.checkpoint import load_prompt
 from attempt.files import LOCK, held
-from attempt.plan import Plan
+from attempt.plan import Plan, sums_of
 from attempt.run import Run
 
 FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
@@ -243,3 +244,5 @@ def test_files_that_have_changed_are_noticed(
     assert train.main(["--resume", str(out), "--change"]) == 0
     assert "changed    --train-file with another content" in capsys.readouterr().out
     assert Plan.read(out / "config.json").changed_files() == []
+    nowhere = dataclasses.replace(Plan.read(out / "config.json"), train_file="x" * 300, dev_file="a\0b")
+    assert nowhere.changed_files() and not sums_of(nowhere)  # names that no file can have: a stranger's config.json
