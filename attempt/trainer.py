@@ -166,7 +166,7 @@ class Trainer:
         step, losses = state["step"], state["losses"]
         if not 0 <= state["evaluated"] <= step <= self.options.steps:
             raise ValueError(f"step {step}, evaluated at {state['evaluated']}, in a run of {self.options.steps}")
-        if not isinstance(losses, Tensor) or losses.ndim != 1 or not losses.is_floating_point():
+        if not isinstance(losses, Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
             raise ValueError("losses that are no list of numbers")
         for name, kinds in (
             ("best", (float, int)),

@@ -187,6 +187,8 @@ def _check_plain(tensor: Tensor) -> None:
 
     A view that repeats its storage may claim any size, and a copy of it would have that size.
     """
+    if getattr(tensor, "_backward_hooks", None):  # an empty dictionary in every honest file
+        raise ValueError("a tensor with hooks")
     plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested)
     if not plain or tensor.device.type != "cpu" or tensor.nbytes > tensor.untyped_storage().nbytes():
         raise ValueError(f"a tensor of {tensor.dtype} that is not stored as its numbers")
