@@ -65,6 +65,9 @@ OTHER_NAMES = {
 }
 
 
+LONGEST_FILE = 50_000  # bytes: argparse takes the square of the number of words
+
+
 class CommandParser(Parser):
     """Reads @FILE as if its words stood in the command line; # begins a comment there."""
 
@@ -83,6 +86,8 @@ class CommandParser(Parser):
             if word.startswith("@") and not path.exists():
                 near = meant_path(Path("recipes") / path.with_suffix(".args").name) or meant_path(path)
                 self.error(f"{word}: expected a file of options, found none{near}")
+            if word.startswith("@") and path.is_file() and path.stat().st_size > LONGEST_FILE:
+                self.error(f"{word}: expected a file of options, of at most {LONGEST_FILE:,} bytes, found a longer one")
         try:
             return vars(self.parse_args(argv))
         except UnicodeDecodeError as e:

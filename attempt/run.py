@@ -92,7 +92,10 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The complete lines; one that a killed process left half-written is passed over, and so is any other text."""
-        records = []
+        return [record for _, record in self._lines()]
+
+    def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(line, record)"""
         content = self.metrics.read_bytes() if self.metrics.exists() else b""
         for line in content.decode("utf-8", errors="replace").split("\n"):
             try:
@@ -100,8 +103,7 @@ class Run:
             except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and type(record.get("step")) is int:
-                records.append(record)
-        return records
+                yield line, record
 
     def save_state(self, state: dict[str, Any]) -> None:
         """The state before stays until this one is whole, and beside it then."""
@@ -128,9 +130,9 @@ class Run:
                 raise
             print(f"warning: {e}; going on from the one before, {self.state_before.name}", file=sys.stderr)
             state = self._read_state(self.state_before)
-        kept = [record for record in self.read_metrics() if record["step"] <= state["evaluated"]]
+        kept = [line for line, record in self._lines() if record["step"] <= state["evaluated"]]
         if distributed.is_main():
-            write_whole(self.metrics, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode("utf-8"))
+            write_whole(self.metrics, "".join(f"{line}\n" for line in kept).encode("utf-8"))
         return state
 
     @staticmethod

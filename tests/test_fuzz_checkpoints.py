@@ -22,8 +22,10 @@ def test_damage_ends_in_one_line_or_is_read(name: str) -> None:
 
 
 # Of 10,000 inputs each, these ended in something else once: a name of hundreds of characters, in an index of shards and
-# for a user's file; losses of 8 bits; a tensor whose hooks are no hooks.
-FOUND = [("shards", 911), ("torch-shards", 1487), ("plan", 337), ("state", 4641), ("state", 1369)]
+# for a user's file; losses of 8 bits; a tensor whose hooks are no hooks; half a surrogate pair in metrics.jsonl; a file
+# of 200 kB of options.
+FOUND = [("shards", 911), ("torch-shards", 1487), ("plan", 337), ("state", 4641), ("state", 1369), ("metrics", 524)]
+FOUND += [("options", 142)]
 
 
 @pytest.mark.parametrize(("name", "number"), FOUND)
