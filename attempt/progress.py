@@ -30,7 +30,7 @@ class Progress:
         self.warm, self.told = False, False
         self.rate = 0.0  # examples a second, in the last stretch
         self.steps, self.seconds = 0, 0.0  # of all stretches after the first
-        self.evaluations, self.evaluating = 0, 0.0
+        self.evaluations, self.evaluating, self.last_evaluated = 0, 0.0, -1
 
     def measure(self, step: int) -> None:
         """End a stretch of steps; the losses have just been read."""
@@ -45,6 +45,7 @@ class Progress:
     def evaluated(self) -> None:
         """End an evaluation, which began where the last stretch of steps ended."""
         now = time.monotonic()
+        self.last_evaluated = self.first
         self.evaluations, self.evaluating = self.evaluations + 1, self.evaluating + now - self.since
         self.since = now
 
@@ -53,8 +54,8 @@ class Progress:
         if not self.steps:
             return None
         total, every = self.options.steps, self.options.eval_every
-        # one at the last step too; that of this very step is still to come
-        evaluations = -(-total // every) - (step - 1) // every
+        made = step // every - (step % every == 0 and self.last_evaluated != step)  # that of this step may be to come
+        evaluations = -(-total // every) - made  # there is one at the last step too
         evaluation = self.evaluating / self.evaluations if self.evaluations else 0.0
         return (total - step) * self.seconds / self.steps + evaluations * evaluation
 

@@ -83,6 +83,7 @@ def test_the_expected_time_is_measured_after_the_warm_up(
     )
     clock.now += 30.0
     progress.measure(30)
+    assert progress.left(30) == 70 * 2.5  # none was measured yet
     clock.now += 7.0
     progress.evaluated()
     # evaluations at 60, 90 and 100 are left; the steps took 50 s for 20
@@ -91,6 +92,9 @@ def test_the_expected_time_is_measured_after_the_warm_up(
     progress.measure(40)
     progress.log(40, 0.4, 0.2)
     assert "expected" not in capsys.readouterr().out  # told once
+    clock.now += 50.0
+    progress.measure(60)  # whose evaluation is still to come: at 60, 90 and 100
+    assert progress.left(60) == 40 * 2.5 + 3 * 7.0
     assert [duration(s) for s in (45, 600, 11520)] == ["45 s", "10 min", "3.2 h"]
 
 
