@@ -127,7 +127,7 @@ class Downloader:
                 content = self._mirrors_sums(place)
             self._vouched = parse_checksums(content, place) if content is not None else {}
             if self._vouched:
-                print(f"{place} replaces the expected sums of the files it lists", file=sys.stderr)
+                print(f"note: for the files that {place} lists, its sums count, not the official ones", file=sys.stderr)
         return self._vouched
 
     def _mirrors_sums(self, address: str) -> bytes | None:
