@@ -73,12 +73,23 @@ class Files:
     def paths(self) -> list[Path]:
         return [path for path in self.valid if path.is_file()]
 
-    def damage(self, draw: random.Random) -> None:
+    def pieces(self) -> dict[str, bytes]:
+        """What may be put in another's place: a file's content by its name."""
+        return {str(path.relative_to(self.folder)): self.valid[path] for path in self.chosen}
+
+    def put(self, name: str, content: bytes) -> None:
+        (self.folder / name).write_bytes(content)
+
+    def restore(self) -> None:
+        """The valid files, and no others."""
         for path in self.folder.rglob("*"):
             if path.is_file() and path not in self.valid:
                 path.unlink()
         for path, content in self.valid.items():
             path.write_bytes(content)
+
+    def damage(self, draw: random.Random) -> None:
+        self.restore()
         path = draw.choice(self.chosen)
         damages = [self.special or for_file(path), mutated]
         content = damages[draw.random() < 0.3](self.valid[path], draw)

@@ -199,10 +199,26 @@ class Reader:
     def paths(self) -> list[Path]:
         return [self.root / path for path in self.archives]
 
+    def pieces(self) -> dict[str, bytes]:
+        """What may be put in another's place: a text by the path of its file, and of its archive's member."""
+        found = {}
+        for path, content in self.archives.items():
+            texts = content if isinstance(content, dict) else {"": content}
+            found.update({f"{path}\0{member}": text.encode() for member, text in texts.items()})
+        return found
+
+    def put(self, name: str, content: bytes) -> None:
+        path, _, member = name.partition("\0")
+        whole = self.archives[path]
+        self._write(path, {**whole, member: content} if isinstance(whole, dict) else content)
+
+    def restore(self) -> None:
+        for path in self.archives:
+            self._write(path, self.archives[path])
+
     def damage(self, draw: random.Random) -> None:
         """One file damaged: its text, or the packed file."""
-        for path in self.archives:  # those of the input before
-            self._write(path, self.archives[path])
+        self.restore()  # those of the input before
         path = draw.choice(list(self.archives))
         content = self.archives[path]
         if (isinstance(content, dict) or path.endswith(".gz")) and draw.random() < 0.3:

@@ -129,7 +129,7 @@ def _read_all(subject: Subject, inputs: range, seed: int, into: int) -> None:
             os.write(into, f'{{"input": {i}}}\n'.encode())
             before = _peak()
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            note = _noted(subject.read)
+            note = noted(subject.read)
             signal.setitimer(signal.ITIMER_PROF, 0)
             note["megabytes"] = _peak()
             if _peak() - before > MEGABYTES:
@@ -159,7 +159,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _noted(read: Callable[[], None]) -> dict[str, Any]:
+def noted(read: Callable[[], None]) -> dict[str, Any]:
     """What became of an input: its "outcome", or the "problem"."""
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
