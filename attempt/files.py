@@ -5,7 +5,8 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from attempt.errors import AttemptError
@@ -68,42 +69,54 @@ def held(folder: Path) -> Iterator[None]:
         yield
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    handle = _lock(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = lock_file(folder / LOCK, partial(_take, folder))
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as e:
+        raise AttemptError(f"{folder}: expected a folder to write to, found {e.strerror}; give another --out") from None
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # while it is held: whoever opened it sees that it is gone
-        os.close(handle)
+        unlock_file(folder / LOCK, handle)
         with contextlib.suppress(OSError):  # what is in it stays
             for place in made:
                 place.rmdir()
 
 
-def _lock(folder: Path) -> int:
-    """The open and locked lock file, with who holds it in it."""
-    path = folder / LOCK
+def _take(folder: Path, handle: int) -> None:
+    """Lock an open lock file of the folder, or say who has."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(handle), os.stat(path)):
-                        break
-            except BlockingIOError:
-                holder = os.pread(handle, 200, 0).decode("utf-8", errors="replace") or "another process"
-                os.close(handle)
-                raise AttemptError(
-                    f"{folder}: expected a folder that no other program writes to, found {holder} at it; wait for it, "
-                    "end it, or give another --out"
-                ) from None
-            except OSError as e:  # some network file systems have no locks
-                print(f"note: {path} cannot be locked ({e.strerror}): start one program at a time", file=sys.stderr)
-                break
-            os.close(handle)  # its last holder removed it: the next one is another file
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    except OSError as e:
-        raise AttemptError(f"{folder}: expected a folder to write to, found {e.strerror}; give another --out") from None
-    return handle
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(handle, 200, 0).decode("utf-8", errors="replace") or "another process"
+        raise AttemptError(
+            f"{folder}: expected a folder that no other program writes to, found {holder} at it; wait for it, "
+            "end it, or give another --out"
+        ) from None
+    except OSError as e:  # some network file systems have no locks
+        print(f"note: {folder / LOCK} cannot be locked ({e.strerror}): start one program at a time", file=sys.stderr)
+
+
+def lock_file(path: Path, take: Callable[[int], None]) -> int:
+    """Open a lock file and take it: the handle, for unlock_file. What `take` raises, and Ctrl-C in it, close it again.
+
+    The system frees the lock when its holder ends, however it ends, so none is ever left behind.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            take(handle)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its last holder removed it: the next one is another file
+
+
+def unlock_file(path: Path, handle: int) -> None:
+    path.unlink(missing_ok=True)  # while it is still held: whoever waits for it sees that it is gone
+    os.close(handle)

@@ -8,11 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attempt.errors import AttemptError
+from attempt.files import lock_file, unlock_file
 
 if sys.platform != "win32":  # there, two processes must not download the same file at once
     import fcntl
@@ -91,33 +92,13 @@ def resumable(part: Path, source: str, want: Sums) -> tuple[int, str]:
 
 @contextmanager
 def locked(target: Path, doing: str = "downloading") -> Iterator[None]:
-    """One process at a time fills `target`; the others wait here, saying what it is `doing`.
-
-    The system frees the lock when its holder ends, however it ends, so none is ever left behind.
-    """
+    """One process at a time fills `target`; the others wait here, saying what it is `doing`."""
     lock = target.with_name(f".{target.name}.lock")
-    handle = _lock(lock, f"{doing} {target.name}")
+    handle = lock_file(lock, lambda handle: _flock(handle, f"{doing} {target.name}"))
     try:
         yield
     finally:
-        # While it is still held: whoever waits for it sees then that it is no longer the file of this name.
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _lock(lock: Path, doing: str) -> int:
-    """The open and locked file at `lock`."""
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _flock(handle, doing)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                    return handle
-        except BaseException:  # Ctrl-C while waiting
-            os.close(handle)
-            raise
-        os.close(handle)  # its last holder removed it: the next one is another file
+        unlock_file(lock, handle)
 
 
 def _flock(handle: int, doing: str) -> None:
