@@ -209,14 +209,12 @@ def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:
 @torch.inference_mode()
 def instance_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> Tensor:
     """The mixture's weights for every example (N,P), the target's the last; of variant `token` the positions' mean."""
-    if prompt is None or prompt.attention is None or prompt.sources is None:
+    if prompt is None or prompt.sources is None:
         raise AttemptError("expected a mixture of prompts to weigh (--method attempt), found a checkpoint without one")
     P = len(prompt.sources) + prompt.use_target
     weights = torch.zeros(len(tokens), P, device=backbone.machine.device)
     for batch in evaluation_batches(backbone, prompt, tokens, 256, "weighing"):
-        E, Q = backbone.t5.embedding(batch.ids), prompt.target[batch.tasks]
-        a = prompt.attention(E, batch.mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
-        weights[batch.index] = a.mean(2)
+        weights[batch.index] = prompt.weights(backbone.t5.embedding(batch.ids), batch.mask, batch.tasks)
     return distributed.take_largest(weights)  # each row is 0 in the processes that have not weighed it
 
 

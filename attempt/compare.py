@@ -16,7 +16,7 @@ from attempt.errors import AttemptError, briefly, exit_status, meant_path
 from attempt.flags import Parser
 from attempt.options import MACHINE_FLAGS, spelled, spoken
 from attempt.plan import Plan
-from attempt.report import table
+from attempt.report import figure, table
 from attempt.run import Run
 from attempt.series import read_result, spread
 from attempt.significance import mcnemar, paired_t
@@ -107,14 +107,10 @@ def run_rows(runs: Sequence[Finished]) -> list[list[str]]:
 def group_rows(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> list[list[str]]:
     rows = [["settings", "task", "seeds", "dev", "test"]]
     for name, group in zip(names, groups, strict=True):
-        figures = (figure([run.result["mean"][split] for run in group]) for split in ("dev", "test"))
+        found = [spread([run.result["mean"][split] for run in group]) for split in ("dev", "test")]
+        figures = (figure(scores["mean"], scores["deviation"]) for scores in found)
         rows.append([name, group[0].task, str(len(group)), *figures])
     return rows
-
-
-def figure(values: list[float]) -> str:
-    found = spread(values)
-    return f"{found['mean']:.2f}" + ("" if found["deviation"] is None else f" ± {found['deviation']:.2f}")
 
 
 def differing(groups: Sequence[Sequence[Finished]]) -> dict[str, list[str]]:
@@ -160,17 +156,9 @@ def seed_tests(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> li
         differences = [scores[0][seed] - scores[1][seed] for seed in common]
         found = spread(differences)
         row = [f"{first[0].task}: {a} - {b}", str(len(common)), f"{found['mean']:+.2f}", f"{found['deviation']:.2f}"]
-        test = paired_t(differences)
-        rows.append(
-            [
-                *row,
-                *(
-                    ("-", "-")
-                    if test is None
-                    else (f"{test[0]:.2f}", "< 0.001" if test[1] < 0.001 else f"{test[1]:.3f}")
-                ),
-            ]
-        )
+        t, p = paired_t(differences) or (None, None)
+        chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+        rows.append([*row, "-" if t is None else f"{t:.2f}", chance])
     return rows
 
 

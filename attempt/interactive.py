@@ -93,12 +93,11 @@ class Model:
 
     def weights(self, ids: Tensor, mask: Tensor, number: int) -> dict[str, float] | None:
         """How much of each prompt the text gets; of a weight for each position the mean. None without a mixture."""
-        if self.prompt is None or self.prompt.attention is None or self.prompt.sources is None:
+        if self.prompt is None or self.prompt.sources is None:
             return None
-        Q = self.prompt.target[number : number + 1] if self.prompt.use_target else None
-        a = self.prompt.attention(self.t5.embedding(ids), mask, self.prompt.sources, Q)  # (1,P,1) or (1,P,L)
-        names = [*self.sources, *(["target"] if Q is not None else [])]
-        return dict(zip(names, a.mean(2)[0].tolist(), strict=True))
+        a = self.prompt.weights(self.t5.embedding(ids), mask, ids.new_tensor([number]))  # (1,P)
+        names = [*self.sources, *(["target"] if self.prompt.use_target else [])]
+        return dict(zip(names, a[0].tolist(), strict=True))
 
 
 def meaning(question: Question, answer: str) -> str:

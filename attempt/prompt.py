@@ -49,6 +49,16 @@ class SoftPrompt(nn.Module):
         """What the encoder is given."""
         return self
 
+    def weights(self, E: Tensor, mask: Tensor, tasks: Tensor) -> Tensor:
+        """How much of each prompt a text gets, the target's the last; of variant `token` the mean over positions.
+
+        E (B,S,D), mask (B,S), tasks (B,) -> (B,P). Raises ValueError where nothing is mixed.
+        """
+        if self.attention is None or self.sources is None:
+            raise ValueError("only a mixture has weights")
+        Q = self.target.index_select(0, tasks) if self.use_target else None
+        return self.attention(E, mask, self.sources, Q).mean(2)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The trainable parameters by the learning rate they follow: the prompts' and the attention network's."""
         groups = {"prompt": [self.target], "attention": list(self.attention.parameters()) if self.attention else []}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from glue_files import HOST, Folder, write_checksums
+from faults import BODY, without_waiting
+from glue_files import HOST, Folder, Server, serving, write_checksums
 from hugging_face import COMMON, V11, random_state, save
 from task_files import Files
 
@@ -22,6 +23,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """The pauses that downloads would have made."""
+    return without_waiting(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def server(waits: list[float]) -> Iterator[Server]:
+    """One file on a loopback server, for tests that have no server of their own."""
+    with serving({"/file.bin": BODY}) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -9,34 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import BODY, SHA, WHOLE, fetch, names, ranges, without_waiting
-from glue_files import Server, serving
+from faults import BODY, SHA, WHOLE, fetch, names, ranges
+from glue_files import Server
 
 from attempt.errors import AttemptError
 from data import cache as cache_module
 from data.download import Downloader
 
 REPOSITORY = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
-    return without_waiting(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server(waits: list[float]) -> Iterator[Server]:
-    with serving({"/file.bin": BODY}) as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_too_little_space_is_told_before_the_download(

@@ -34,11 +34,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.server_close()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 def asked_ranges(server: Server) -> list[str | None]:
     return [headers.get("Range") for _, headers in server.requests]
 

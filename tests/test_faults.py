@@ -8,30 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import BODY, SHA, fetch, names, ranges, without_waiting
-from glue_files import Handler, Server, serving
+from faults import BODY, SHA, fetch, names, ranges
+from glue_files import Handler, Server
 
 from attempt.errors import AttemptError
 from data import network
 from data.download import Downloader
 
 PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
-    return without_waiting(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server(waits: list[float]) -> Iterator[Server]:
-    with serving({"/file.bin": BODY}) as server:
-        yield server
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def test_a_server_that_asks_to_wait_is_given_the_time(

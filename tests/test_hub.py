@@ -32,11 +32,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 def tokens(server: Server) -> set[str | None]:
     return {headers.get("Authorization") for _, headers in server.requests}
 
