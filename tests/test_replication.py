@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import shlex
 import statistics
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -141,20 +139,10 @@ CELLS = [
 ]
 
 
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """contextlib.chdir, which Python 3.10 has not."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
 def in_this_process(command: list[str], cwd: Path, stdout: IO[str], **_: Any) -> "subprocess.CompletedProcess[str]":
     """What subprocess.run does with train.py, without the seconds that a new Python needs."""
-    with inside(cwd), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+        patch.chdir(cwd)
         status = train.main(command[command.index(str(runner.REPOSITORY / "train.py")) + 1 :])
     return subprocess.CompletedProcess(command, status)
 
