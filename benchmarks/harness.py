@@ -125,7 +125,7 @@ def new_parser(benchmark: Benchmark) -> Parser:
     add("--threads", type=positive, metavar="N", help="default: PyTorch's")
     add("--out", type=Path, metavar="FILE", help="write every sample, as JSON")
     add("--dry-run", action="store_true", help="say what would be measured, and stop")
-    add("--only", metavar="PROGRAM", help=argparse.SUPPRESS)  # see Worker
+    add("--worker", action="store_true", help=argparse.SUPPRESS)  # see Worker
     return parser
 
 
@@ -140,10 +140,10 @@ def cases_of(given: argparse.Namespace) -> list[Case]:
 def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """All rows of a case."""
     device = torch.device(given.device)
-    _, agreement = benchmark.prepare(case, names, device)
-    gc.collect()
+    together = Worker(benchmark, case, given, names)
+    together.close()  # so that what the comparison has held is free again
     product = Product(given.product or (8192 if device.type == "cuda" else 4096), case.precision, device)
-    workers = [Worker(benchmark, case, given, name) for name in names]
+    workers = [Worker(benchmark, case, given, [name]) for name in names]
     samplers = {row: partial(worker.sample, row) for worker in workers for row in worker.rows}
     samples = alternate({"product": partial(seconds, product, device), **samplers}, given.rounds, given.warmup)
     memory = {row: peak for worker in workers for peak in [worker.close()] for row in worker.rows}
@@ -156,26 +156,29 @@ def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: 
         row["share_of_product_rate"] = row["operations_per_second"] / rate
         row["peak_bytes"] = memory[name]
         rows.append(row)
-    found = {"case": asdict(case), "agreement": agreement, "product": {"size": product.a.size(0), "rate": rate}}
+    found = {"case": asdict(case), "agreement": together.agreement, "product": {"size": product.a.size(0), "rate": rate}}
     return {**found, "rows": rows}
 
 
 class Worker:
-    """A program in a process that runs nothing else, and takes a sample of one of its rows when it is told to.
+    """Programs in a process that runs nothing else; it compares them, then takes samples of its rows when told to.
 
-    So its memory is its own: what it holds at most, and how the C library deals with what is freed.
+    A program that is measured is alone in its process, so that its memory is its own: what it holds at most, and how
+    the C library deals with what is freed.
     """
 
-    def __init__(self, benchmark: Benchmark, case: Case, given: argparse.Namespace, name: str) -> None:
+    def __init__(self, benchmark: Benchmark, case: Case, given: argparse.Namespace, names: list[str]) -> None:
         flags: list[str] = []
         for key, value in asdict(case).items():
             flags += ["--" + key.replace("_", "-"), str(value)] if key != "ragged" else ["--ragged"] * value
-        flags += ["--device", given.device, "--only", name]
+        flags += ["--device", given.device, "--worker", "--programs", *names]
         flags += ["--threads", str(given.threads)] if given.threads else []
         module = benchmark.prog.removeprefix("python -m ")
         self.command = [sys.executable, "-W", "ignore", "-m", module, *flags]
         self.process = subprocess.Popen(self.command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, cwd=REPOSITORY)
-        self.rows: list[str] = self.read()["rows"]
+        begun = self.read()
+        self.rows: list[str] = begun["rows"]
+        self.agreement: dict[str, str] = begun["agreement"]
 
     def read(self) -> Any:
         assert self.process.stdout is not None and self.process.stderr is not None
@@ -183,8 +186,11 @@ class Worker:
         try:
             return json.loads(line)
         except ValueError:
-            self.process.kill()
+            if line:  # else it has ended
+                self.process.kill()
             told = self.process.stderr.read()
+            if self.process.wait() == 2:  # it says itself what it expected and found
+                raise AttemptError(told.strip().partition("error: ")[2]) from None
             raise AttemptError(f"{shlex.join(self.command)}: expected its figures, found\n{line}{told}") from None
 
     def ask(self, row: str) -> Any:
@@ -208,11 +214,11 @@ class Worker:
 def work(benchmark: Benchmark, case: Case, given: argparse.Namespace) -> None:
     """The other side of Worker."""
     device = torch.device(given.device)
-    works, _ = benchmark.prepare(case, [given.only], device)
+    works, agreement = benchmark.prepare(case, given.programs, device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    print(json.dumps({"rows": list(works)}), flush=True)
+    print(json.dumps({"rows": list(works), "agreement": agreement}), flush=True)
     while row := sys.stdin.readline().strip():
         print(json.dumps({"seconds": seconds(works[row], device)}), flush=True)
     print(json.dumps({"peak_bytes": peak_bytes(device)}), flush=True)
@@ -233,7 +239,7 @@ def measure_all(benchmark: Benchmark, argv: Sequence[str] | None) -> None:
     cases, device = cases_of(given), torch.device(given.device)
     if given.threads:
         torch.set_num_threads(given.threads)
-    if given.only:
+    if given.worker:
         work(benchmark, cases[0], given)
         return
     names = given.programs or [name for name in PROGRAMS if device.type == "cuda" or "compiled" not in name]

@@ -96,8 +96,20 @@ def test_what_does_not_agree_is_not_measured(
     right = getattr(Ours, part)
     monkeypatch.setattr(Ours, part, lambda *given: right(*given) * 1.1 + 1)
     benchmark = step.STEP if part in ("loss", "gradient") else evaluate.EVALUATE
-    assert harness.main(benchmark, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
+    worker = ["--model", "tiny", "--dropout", "0", *TINY, "--worker"]  # what measures starts first, here in this process
+    assert harness.main(benchmark, worker) == 2
     assert "ours, plain" in error_of(capsys)
+
+
+def test_what_a_worker_says_of_its_error_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho 'prog: error: expected A to agree with B' >&2\nexit 2\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(harness.sys, "executable", str(program))
+    assert harness.main(step.STEP, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
+    assert error_of(capsys).endswith("error: expected A to agree with B")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

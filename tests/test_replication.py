@@ -4,7 +4,6 @@ import contextlib
 import json
 import shlex
 import statistics
-import subprocess
 from pathlib import Path
 from typing import IO, Any
 
@@ -139,27 +138,34 @@ CELLS = [
 ]
 
 
-def in_this_process(command: list[str], cwd: Path, stdout: IO[str], **_: Any) -> "subprocess.CompletedProcess[str]":
-    """What subprocess.run does with train.py, without the seconds that a new Python needs."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
-        patch.chdir(cwd)
-        status = train.main(command[command.index(str(runner.REPOSITORY / "train.py")) + 1 :])
-    return subprocess.CompletedProcess(command, status)
+class InThisProcess:
+    """What Popen does with train.py, without the seconds that a new Python needs."""
+
+    def __init__(self, command: list[str], cwd: Path, stdout: IO[str], **_: Any) -> None:
+        words = command[command.index(str(runner.REPOSITORY / "train.py")) + 1 :]
+        with pytest.MonkeyPatch.context() as at, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stdout):
+            at.chdir(cwd)
+            self.returncode = train.main(words)
+
+    def poll(self) -> int:
+        return self.returncode
+
+    wait = poll
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner.subprocess, "run", in_this_process)
+    monkeypatch.setattr(runner.subprocess, "Popen", InThisProcess)
 
 
 @pytest.fixture(scope="module")
 def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> runner.Place:
     out = tmp_path_factory.mktemp("replication")
     made = runner.Place(tiny_checkpoint, glue, out, out / "kept")
-    runner.run_cells(CELLS[:1], made, None)
+    runner.run_cells(CELLS[:1], made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner.subprocess, "run", in_this_process)
-        runner.run_cells(CELLS, made, None)
+        patch.setattr(runner.subprocess, "Popen", InThisProcess)
+        runner.run_cells(CELLS, made)
     return made
 
 
@@ -179,11 +185,49 @@ def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Pla
     assert set(similar) == {"source-cola"} and -1 <= similar["source-cola"]["average"] <= 1
 
 
+class Counted:
+    """A process that ends with the third look at it; how many there were at once."""
+
+    at_once: list[int] = []
+    running = 0
+
+    def __init__(self, command: list[str], cwd: Path, **_: Any) -> None:
+        self.out, self.looks = cwd / command[command.index("--out") + 1], 0
+        Counted.running += 1
+        Counted.at_once.append(Counted.running)
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        if self.looks < 3:
+            return None
+        Counted.running -= 1
+        self.out.mkdir(parents=True)
+        for name in ("result.json", "config.json", "metrics.jsonl"):
+            (self.out / name).write_text("{}")
+        return 0
+
+    @property
+    def returncode(self) -> int:
+        return 0
+
+
+def test_so_many_runs_at_a_time_each_after_those_that_it_needs(
+    place: runner.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner.subprocess, "Popen", Counted)
+    here = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
+    cells = [cell("a", "x", "--seed 1"), cell("b", "x", "--init runs/a"), cell("c", "x", "--init runs/b")]
+    cells += [cell(name, "x", f"--seed {seed}") for seed, name in enumerate("defg")]
+    runner.run_cells(cells, here, jobs=2)
+    order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert order == ["a", "d", "b", "e", "c", "f", "g"] and max(Counted.at_once) == 2
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_kept_cell_is_not_run_again_and_a_cut_one_goes_on(
     place: runner.Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    runner.run_cells(CELLS, place, None)
+    runner.run_cells(CELLS, place)
     assert capsys.readouterr().out == "5/5 after-it: left out, it needs the runs of failing\n"
     run = place.out / "runs" / "source-cola"
     copy = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
@@ -200,7 +244,7 @@ def test_a_kept_cell_is_not_run_again_and_a_cut_one_goes_on(
 def test_a_run_that_another_program_is_at_has_not_failed(place: runner.Place) -> None:
     busy = cell("busy", "x", f"--task cola --method prompt {TINY}")
     with Run(place.out / "runs" / "busy").held(), pytest.raises(AttemptError, match="no other program writes to"):
-        runner.run_cells([busy], place, None)
+        runner.run_cells([busy], place)
     assert not (place.kept / "busy").exists()
 
 

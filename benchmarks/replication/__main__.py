@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser, number
+from attempt.flags import Parser, number, positive
 from benchmarks.replication import plan_cpu, plan_gpu
 from benchmarks.replication.chance import keep_chance
 from benchmarks.replication.runner import KEPT, Place, check, chosen, run_cells
@@ -36,6 +36,7 @@ def new_parser() -> Parser:
         )
         if name == "run":
             add("--minutes", type=number, metavar="N", help="begin no run after N minutes (default: run all)")
+            add("--jobs", type=positive, default=1, metavar="N", help="runs at a time, of one thread each (default: 1)")
         else:
             add("--cell", default="random", metavar="NAME", help="which one (default: %(default)s)")
     actions.add_parser("tables", help="put the kept results into the tables of docs/replication.md")
@@ -54,7 +55,7 @@ def run(argv: Sequence[str] | None) -> None:
     place = Place(given.model.resolve(), given.data_dir.resolve(), given.out.resolve(), given.kept)
     if given.action == "run":
         keep_chance(cells, place.data, place.kept)
-        run_cells(cells, place, given.minutes)
+        run_cells(cells, place, given.minutes, given.jobs)
     elif not check(chosen(given.cell, cells, place), place):
         raise AttemptError("expected the stored scores, found others")
 

@@ -46,7 +46,11 @@ VARIANTS = {  # a source prompt with one thing changed
 ASKED = {  # in the manner of flan-t5's own questions
     "sst2": "Is the sentiment of this sentence negative or positive? OPTIONS: - negative - positive",
     "mnli": "Does the premise entail the hypothesis? OPTIONS: - entailment - neutral - contradiction",
+    "qnli": "Does the sentence answer the question? OPTIONS: - entailment - not_entailment",
+    "qqp": "Do these two questions ask the same? OPTIONS: - not_duplicate - duplicate",
 }
+PAIRS = ("mnli", "qnli", "qqp")
+"""The sources that compare two sentences, which is what a prompt finds hard here."""
 WITHOUT = MIX.replace(" runs/source-sst2", "")
 ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
     "attempt": ATTEMPT,
@@ -152,10 +156,16 @@ def sizes(seed: int) -> list[Cell]:
     ]
 
 
+def reach() -> list[Cell]:
+    """Whether the comparison of two sentences is within reach: by fine-tuning, by a prompt that asks in flan's way."""
+    every = f"{METHODS['finetune']} {steps(100, 25)} {CHOSEN} {SHORT} --seed 42"
+    tuned = [cell(f"finetune-{task}", "sources", f"--task {task} {every}") for task in PAIRS]
+    return [*tuned, *(source(task, "text") for task in PAIRS)]
+
+
 def long_runs() -> list[Cell]:
-    """Whether more steps, with a prompt of 100, make the comparison of two sentences learnable."""
-    more = f"--prompt-length 100 {steps(1000, 100)}"
-    return [source(task, name="long", length=more) for task in ("mnli", "qnli", "qqp")]
+    """... and by four times the steps."""
+    return [source(task, name="long", length=steps(400, 100)) for task in PAIRS]
 
 
 def plan() -> list[Cell]:
@@ -164,31 +174,35 @@ def plan() -> list[Cell]:
     first, every = tuple(METHODS), tuple(ABLATIONS)
     brief = ("prompt", "attempt", "from-mnli", "finetune")
     alone, alone_others, alone_squad = zero_shot()
+    few = ("prompt", "attempt", "from-mnli")
     cells = [
         *sources,
         alone,
         *ablations(FIRST, 42),
         *(source("sst2", variant) for variant in ("digits", "adamw", "uniform")),
         *targets(("scitail",), brief, 42),
-        alone_squad,
         *early_sources(),
         *ablations(("early",), 42),
+        *reach(),
         *targets(("scitail",), tuple(method for method in first if method not in brief), 42),
+        *targets(("rte",), first, 42),
         pretraining(),
         *multi(42),
+        *targets(("mrpc",), first, 42),
         *few_shot("cb", 16, 42),
-        *(source("sst2", variant) for variant in ("length100", "labels", "text")),
-        *targets(("rte", "mrpc"), first, 42),
         *few_shot("scitail", 16, 42),
+        *(source("sst2", variant) for variant in ("length100", "labels", "text")),
         *sizes(42),
-        *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
         *targets(("cb",), first, 42),
-        *(one for seed in SEEDS[1:] for one in targets(("scitail",), ("prompt", "attempt", "from-mnli"), seed)),
+        *(one for seed in SEEDS[1:] for one in targets(("scitail",), few, seed)),
         *(one for seed in SEEDS[1:] for one in ablations((*FIRST, "early"), seed)),
-        *(source("mnli", variant) for variant in VARIANTS),
+        *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
         *long_runs(),
+        alone_squad,
         alone_others,
         *targets(OTHERS, BRIEF, 42),
+        *few_shot("boolq", 16, 42),
+        *(source("mnli", variant) for variant in VARIANTS if variant != "text"),
     ]
     later = [one for seed in SEEDS for one in every_few_shot(seed)]
     for seed in SEEDS[1:]:

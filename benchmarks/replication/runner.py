@@ -1,10 +1,11 @@
-"""Makes the cells' runs, one after the other, and keeps what is small of them.
+"""Makes the cells' runs and keeps what is small of them.
 
 A run's folder is OUT/runs/NAME; its result.json, config.json, metrics.jsonl and the log are copied to KEPT/NAME, where
 the tables find them. A cell that is kept is not run again, and one that was cut goes on.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -49,45 +50,78 @@ class Place:
         return text.replace(str(self.model), self.model.name)
 
 
-def run_cells(cells: list[Cell], place: Place, minutes: float | None) -> None:
-    """Run every cell that is not kept yet; none is begun after that many minutes. One may fail; the others are run."""
+def run_cells(cells: list[Cell], place: Place, minutes: float | None = None, jobs: int = 1) -> None:
+    """Run every cell that is not kept yet, so many at a time, each after those that it needs.
+
+    None is begun after that many minutes. One may fail; the others are run.
+    """
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    for number, cell in enumerate(cells, 1):
-        if is_kept(cell, place):
-            continue
-        if time.monotonic() > end:
-            print(f"{minutes:g} minutes are over: {cell.name} is next", flush=True)
-            return
-        missing = [name for name in cell.needs if not Run(folder(place.out, name)).result.exists()]
-        if missing:
-            print(f"{number}/{len(cells)} {cell.name}: left out, it needs the runs of {', '.join(missing)}", flush=True)
-            continue
-        started = time.monotonic()
-        print(f"{number}/{len(cells)} {cell.name}", end=" ", flush=True)
-        error = make(cell, place)
-        keep(cell, place, error)
-        print(f"{error or 'done'} ({time.monotonic() - started:.0f} s)", flush=True)
+    waiting = [cell for cell in cells if not is_kept(cell, place)]
+    running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
+    while True:
+        for cell, (process, started) in list(running.items()):
+            if process.poll() is not None:
+                del running[cell]
+                error = outcome(cell, place, process.returncode)
+                keep(cell, place, error)
+                took = time.monotonic() - started
+                print(f"{cells.index(cell) + 1}/{len(cells)} {cell.name} {error or 'done'} ({took:.0f} s)", flush=True)
+        ready = [cell for cell in waiting if not missing(cell, place)]
+        for cell in ready[: jobs - len(running)]:
+            if is_made(cell, place):  # cut between its end and its keeping
+                keep(cell, place)
+            elif time.monotonic() > end:
+                break
+            else:
+                running[cell] = begin(cell, place), time.monotonic()
+            waiting.remove(cell)
+        if not running and (not ready or ready[0] in waiting):
+            break
+        time.sleep(0.1)
+    if ready:
+        print(f"{minutes:g} minutes are over: {ready[0].name} is next", flush=True)
+        return
+    for cell in waiting:
+        needs = ", ".join(missing(cell, place))
+        print(f"{cells.index(cell) + 1}/{len(cells)} {cell.name}: left out, it needs the runs of {needs}", flush=True)
+
+
+def missing(cell: Cell, place: Place) -> list[str]:
+    """The cells that must be run before this one."""
+    return [name for name in cell.needs if not Run(folder(place.out, name)).result.exists()]
 
 
 def is_kept(cell: Cell, place: Place) -> bool:
     return any((place.kept / cell.name / name).exists() for name in ("result.json", FAILED))
 
 
+def is_made(cell: Cell, place: Place) -> bool:
+    return Run(folder(place.out, cell.name)).result.exists()
+
+
 def make(cell: Cell, place: Place) -> str:
     """Run train.py, or let it go on; "" or, where it failed, the last line that it wrote."""
+    return "" if is_made(cell, place) else outcome(cell, place, begin(cell, place).wait())
+
+
+def begin(cell: Cell, place: Place) -> "subprocess.Popen[bytes]":
+    """train.py at work on a cell. It has one thread, so that its sums are the same wherever and beside whatever."""
     run = Run(folder(place.out, cell.name))
-    if run.result.exists():
-        return ""
     with run.held():  # a run that goes on by itself, because this program alone was ended, is no failure
         pass
     words = cell.command(str(place.model), str(place.data))
     if run.begun:
         words = ["--resume", f"{RUNS}/{cell.name}", "--data-dir", str(place.data)]
     place.out.mkdir(parents=True, exist_ok=True)
-    log = log_of(cell, place)
-    with open(log, "a" if run.begun else "w", encoding="utf-8") as file:
+    with open(log_of(cell, place), "a" if run.begun else "w", encoding="utf-8") as file:
         program = [sys.executable, "-u", str(REPOSITORY / "train.py"), *words]  # which finds its packages beside it
-        status = subprocess.run(program, cwd=place.out, stdout=file, stderr=file, check=False).returncode
+        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(program, cwd=place.out, stdout=file, stderr=file, env=alone)
+
+
+def outcome(cell: Cell, place: Place, status: int) -> str:
+    """What became of a run that ended with this status: "", or the line that it failed with."""
+    log = log_of(cell, place)
     if status > 2 or status < 0:  # cut, by a signal: it goes on the next time
         raise AttemptError(f"{cell.name}: expected the run to end, found status {status}; see {log}")
     return "" if status == 0 else log.read_text(encoding="utf-8").strip().split("\n")[-1]
