@@ -156,8 +156,8 @@ def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: 
         row["share_of_product_rate"] = row["operations_per_second"] / rate
         row["peak_bytes"] = memory[name]
         rows.append(row)
-    found = {"case": asdict(case), "agreement": together.agreement, "product": {"size": product.a.size(0), "rate": rate}}
-    return {**found, "rows": rows}
+    large = {"size": product.a.size(0), "rate": rate}
+    return {"case": asdict(case), "agreement": together.agreement, "product": large, "rows": rows}
 
 
 class Worker:

@@ -96,7 +96,7 @@ def test_what_does_not_agree_is_not_measured(
     right = getattr(Ours, part)
     monkeypatch.setattr(Ours, part, lambda *given: right(*given) * 1.1 + 1)
     benchmark = step.STEP if part in ("loss", "gradient") else evaluate.EVALUATE
-    worker = ["--model", "tiny", "--dropout", "0", *TINY, "--worker"]  # what measures starts first, here in this process
+    worker = ["--model", "tiny", "--dropout", "0", *TINY, "--worker"]  # which runs before all samples
     assert harness.main(benchmark, worker) == 2
     assert "ours, plain" in error_of(capsys)
 

@@ -5,7 +5,7 @@ import json
 import shlex
 import statistics
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pytest
 from runs import error_of
@@ -188,7 +188,7 @@ def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Pla
 class Counted:
     """A process that ends with the third look at it; how many there were at once."""
 
-    at_once: list[int] = []
+    at_once: ClassVar[list[int]] = []
     running = 0
 
     def __init__(self, command: list[str], cwd: Path, **_: Any) -> None:
