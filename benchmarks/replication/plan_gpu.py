@@ -18,6 +18,7 @@ from data.tasks import expand
 RATE = 790e12  # bf16 operations a second, taken for one large product on an H200; not measured here
 SHARE = 0.3  # of that rate, assumed: small batches of T5-base are bound by the starting of kernels
 LEAST_STEP = 0.025  # seconds, assumed: the time to start a step's kernels one by one
+START = 20.0  # seconds a run, assumed: Python, the checkpoint, the texts
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,16 @@ def hours(words: str, share: float = SHARE) -> tuple[int, float]:
 
 
 def run_hours(command: Command, tasks: list[str], share: float) -> float:
-    """A run of these tasks: its steps, and an evaluation of dev after each epoch."""
+    """A run of these tasks: its start, its steps, dev after each epoch, and test (taken to be as large) once."""
     options, sizes = command.options, [SIZES[name] for name in tasks]
     examples = [trained(options, size) for size in sizes]
     plan = Plan.complete(options, options.epoch_examples(examples), 100)
     step = sum(n * forward(options, size) for n, size in zip(examples, sizes, strict=True)) / sum(examples)
     times = 3 if options.method in baselines.METHODS else 2  # a frozen T5's gradients cost a forward pass, not two
     seconds = plan.steps * max(LEAST_STEP, times * options.batch_size * step / (RATE * share))
-    evaluations = plan.steps / plan.eval_every
+    evaluations = plan.steps / plan.eval_every + 1
     scored = sum(size.dev * forward(options, size) for size in sizes) / (RATE * share)
-    return (seconds + evaluations * scored) / 3600
+    return (START + seconds + evaluations * scored) / 3600
 
 
 def trained(options: Options, size: Size) -> int:
