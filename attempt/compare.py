@@ -14,14 +14,14 @@ from typing import Any
 
 from attempt.errors import AttemptError, briefly, exit_status, meant_path
 from attempt.flags import Parser
-from attempt.options import MACHINE_FLAGS, spelled, spoken
+from attempt.options import spelled, spoken
 from attempt.plan import Plan
+from attempt.records import differing, find_runs, settings
 from attempt.report import figure, table
 from attempt.run import Run
 from attempt.series import read_result, spread
 from attempt.significance import mcnemar, paired_t
 
-APART = MACHINE_FLAGS | {"seed", "task", "asked", "eval_batch_size"}  # no settings that would set two runs apart
 FEW = 5  # pairs: below, a t-test finds large differences alone
 
 
@@ -40,11 +40,10 @@ class Finished:
     @property
     def settings(self) -> dict[str, str]:
         """What may set it apart from other runs of its task, by name, as it would be given."""
-        apart = APART | ({"init"} if "start" in self.result else set())  # what SPoT's search found for each seed
-        found = {name: value for name, value in self.plan.stored().items() if name not in apart}
-        found |= {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
-        own = f"seed-{self.plan.seed}"  # in paths: each seed may start from prompts of its own
-        return {name: spoken(value).replace(own, "seed-N") for name, value in found.items()}
+        found = settings(self.plan, self.result)
+        del found["task"]
+        scored = {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
+        return {name: spoken(value) for name, value in found.items()} | scored
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -58,27 +57,18 @@ def len_and(result: dict[str, Any], split: str) -> str:
     return f"{counts} examples by {'/'.join(sorted({str(score.get('decoding', 'generate')) for score in scores}))}"
 
 
-def find_runs(paths: Iterable[Path]) -> list[Finished]:
+def complete(paths: Iterable[Path]) -> list[Finished]:
     """The complete runs in these folders, each once; of a run nothing below it, such as SPoT's candidates."""
     found: dict[Path, Finished] = {}
     for path in paths:
         if not path.is_dir():
             raise AttemptError(f"{path}: expected the folder of a run or of several, found none{meant_path(path)}")
-        folders = list(complete(path))
-        if not folders:
+        runs = [run for run in map(Run, find_runs(path)) if run.result.exists()]
+        if not runs:
             raise AttemptError(f"{path}: expected a complete run (a result.json) in it, found none")
-        for folder in folders:
-            run = Run(folder)
-            found.setdefault(folder.resolve(), Finished(folder, Plan.read(run.config), read_result(run)))
+        for run in runs:
+            found.setdefault(run.folder.resolve(), Finished(run.folder, Plan.read(run.config), read_result(run)))
     return list(found.values())
-
-
-def complete(folder: Path) -> Iterable[Path]:
-    if Run(folder).result.exists():
-        yield folder
-    elif not Run(folder).config.exists():  # an interrupted run has no runs below it
-        for place in sorted(place for place in folder.iterdir() if place.is_dir() and not place.is_symlink()):
-            yield from complete(place)
 
 
 def grouped(runs: Iterable[Finished]) -> list[list[Finished]]:
@@ -113,14 +103,6 @@ def group_rows(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> li
     return rows
 
 
-def differing(groups: Sequence[Sequence[Finished]]) -> dict[str, list[str]]:
-    """The settings that are not the same in all groups, each with every group's value."""
-    settings = [group[0].settings for group in groups]
-    names = dict.fromkeys(name for each in settings for name in each)
-    values = {name: [each.get(name, "found for each seed") for each in settings] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
-
-
 def named(groups: Sequence[Sequence[Finished]]) -> list[str]:
     """A short name for each group: its method, with a letter where that alone would not tell it from another."""
     pairs = [(group[0].plan.method, group[0].task) for group in groups]
@@ -135,11 +117,12 @@ def setting_lines(groups: Sequence[Sequence[Finished]], names: Sequence[str]) ->
     """Of each task's groups the settings that differ, and whose value is which."""
     lines = []
     for task in dict.fromkeys(group[0].task for group in groups):
-        own = [i for i, group in enumerate(groups) if group[0].task == task]
-        for name, values in differing([groups[i] for i in own]).items():
+        own = {name: group[0].settings for name, group in zip(names, groups, strict=True) if group[0].task == task}
+        for name in differing(list(own.values())):
             whose: dict[str, list[str]] = {}
-            for i, value in zip(own, values, strict=True):
-                whose.setdefault(value, []).append(names[i])
+            for group, found in own.items():
+                if name in found:
+                    whose.setdefault(found[name], []).append(group)
             shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(who)})" for value, who in whose.items())
             lines.append(f"{task}  {name if ' ' in name else spelled(name)}: {shown}")
     return lines
@@ -239,7 +222,7 @@ def run(argv: Sequence[str] | None) -> None:
         help="answers of two runs to the same examples, by eval.py --predictions: McNemar's test",
     )
     given = parser.parse_args(argv)
-    print(report(grouped(find_runs(given.runs))))
+    print(report(grouped(complete(given.runs))))
     if given.predictions:
         print(f"\n{answer_test(given.predictions)}")
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from attempt.plan import Plan
 from attempt.run import Run
 from attempt.series import SEARCH, read_scores
 
-# What may differ between the runs of a series, or follows from something else that differs.
-OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt"}
+# What may differ between runs of the same settings, or follows from something else that differs.
+OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt", "eval_batch_size"}
+FOUND = "found for each seed"  # what SPoT's search has each run start from
 MARKS = ("config.json", "result.json", SEARCH)  # what makes a folder a run, or SPoT's search for one
 
 
@@ -59,6 +60,10 @@ class Record:
         if not run.metrics.exists() and Path(start).name == start:
             run = Run(folder / start)
         return cls(folder, plan, [_evaluation(record, run.metrics) for record in run.read_metrics()], result)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return settings(self.plan, self.result)
 
     @property
     def best(self) -> Evaluation | None:
@@ -162,23 +167,34 @@ class Group:
     def plan(self) -> Plan:
         return self.runs[0].plan
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.runs[0].settings
 
-def settings(plan: Plan) -> dict[str, Any]:
+
+def settings(plan: Plan, result: Mapping[str, Any] | None) -> dict[str, Any]:
     """What decides a run's results, its seed apart; no options that its method passes over.
 
-    What SPoT starts from is found anew for each seed.
+    What each seed has of its own, in folders seed-1, seed-2 …, is one setting, as is what SPoT found for each.
     """
-    left_out = OF_THE_RUN | ({"init"} if plan.method == "spot" else set())
+    left_out = set(OF_THE_RUN)
     for option in dataclasses.fields(Options):
         if plan.method not in USES.get(option.metadata["group"], {plan.method}):
             left_out |= {option.name}
-    return {name: value for name, value in dataclasses.asdict(plan).items() if name not in left_out}
+    found = {name: value for name, value in plan.stored().items() if name not in left_out}
+    own = f"seed-{plan.seed}"
+    for name, value in found.items():
+        if isinstance(value, str):
+            found[name] = value.replace(own, "seed-N")
+        elif isinstance(value, list):
+            found[name] = [one.replace(own, "seed-N") if isinstance(one, str) else one for one in value]
+    return found | ({"init": FOUND} if "start" in (result or {}) else {})
 
 
-def differing(plans: Sequence[Plan]) -> list[str]:
-    """The settings that are not the same in all runs, in the order of --help."""
-    found = [settings(plan) for plan in plans]
-    names = [option.name for option in dataclasses.fields(Options)]
+def differing(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that are not the same in all runs that have them, in the order of --help."""
+    names = dict.fromkeys(option.name for option in dataclasses.fields(Options))
+    names |= {name: None for one in found for name in one}
     return [name for name in names if len({repr(one[name]) for one in found if name in one}) > 1]
 
 
@@ -188,9 +204,9 @@ def group(records: Sequence[Record]) -> list[Group]:
     for record in records:
         folder = record.folder.resolve()
         place = folder.parent if re.fullmatch(r"seed-\d+", folder.name) else folder
-        together.setdefault((place, repr(settings(record.plan))), []).append(record)
+        together.setdefault((place, repr(record.settings)), []).append(record)
     series = list(together.values())
-    labels = [_label(runs[0].plan, [other[0].plan for other in series]) for runs in series]
+    labels = [_label(runs[0], [other[0] for other in series]) for runs in series]
     named: dict[tuple[str, str], list[int]] = {}
     for i, runs in enumerate(series):
         named.setdefault((labels[i], repr(runs[0].plan.task)), []).append(i)
@@ -203,22 +219,24 @@ def group(records: Sequence[Record]) -> list[Group]:
     return [Group(label, runs) for label, runs in zip(labels, series, strict=True)]
 
 
-def _label(plan: Plan, plans: list[Plan]) -> str:
+def _label(run: Record, runs: Sequence[Record]) -> str:
     """The method, and what distinguishes runs of it on the same tasks; the same words for runs on other tasks."""
-    words = [plan.method]
-    if len({other.model for other in plans}) > 1:
+    plan, words = run.plan, [run.plan.method]
+    if len({other.plan.model for other in runs}) > 1:
         words.append(plan.model_name)
     if len(plan.task) > 1:
         words.append(f"{len(plan.task)} tasks at once")
-    rivals = [other for other in plans if other.method == plan.method and len(other.task) == len(plan.task)]
-    tasks = {tuple(other.task) for other in rivals}
-    found = {name for task in tasks for name in differing([other for other in rivals if tuple(other.task) == task])}
+    rivals = [other for other in runs if other.plan.method == plan.method and len(other.plan.task) == len(plan.task)]
+    by_task: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for other in rivals:
+        by_task.setdefault(tuple(other.plan.task), []).append(other.settings)
+    found = {name for same in by_task.values() for name in differing(same)}
     follows = {option.name for option in dataclasses.fields(Options) if option.default is None}
-    asked = {name for other in rivals for name in other.asked}
-    for name in differing(rivals):  # in the order of --help
+    asked = {name for other in rivals for name in other.plan.asked}
+    for name in differing([other.settings for other in rivals]):
         if name == "model" or name not in found or (name in follows and name not in asked):
             continue
-        value, said = getattr(plan, name), name.replace("_", " ")
+        value, said = run.settings[name], name.replace("_", " ")
         if isinstance(value, bool):
             words += [said] * value
         elif isinstance(value, list):

@@ -20,7 +20,7 @@ from attempt.options import spelled, spoken
 from attempt.page import heading, inline, page, picture, table
 from attempt.pictures import Picture, attention_maps, learning_curves, mixture_curves, results, similarity_matrix
 from attempt.plots import INSTALL, can_draw
-from attempt.records import Group, Record, Summary, differing, group, read_all, read_summaries, settings
+from attempt.records import Group, Record, Summary, differing, group, read_all, read_summaries
 from attempt.report import figure
 from attempt.spot import matrix
 
@@ -131,8 +131,8 @@ def counted(value: Any) -> str:
 
 def setting_rows(groups: Sequence[Group]) -> Rows:
     """The options that are not the same everywhere, a row a group of runs."""
-    names = [name for name in differing([one.plan for one in groups]) if name not in ("task", "method")]
-    rows = [[one.label, " ".join(one.tasks), *(said(settings(one.plan).get(name)) for name in names)] for one in groups]
+    names = [name for name in differing([one.settings for one in groups]) if name not in ("task", "method")]
+    rows = [[one.label, " ".join(one.tasks), *(said(one.settings.get(name)) for name in names)] for one in groups]
     return [["runs", "tasks", *map(spelled, names)], *(rows if names else [])]
 
 

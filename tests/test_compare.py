@@ -14,7 +14,7 @@ from scipy import stats
 
 import eval
 from attempt import compare
-from attempt.compare import find_runs, grouped
+from attempt.compare import complete, grouped
 from attempt.plan import Plan
 from attempt.significance import mcnemar, paired_t, two_sided
 
@@ -100,10 +100,11 @@ def test_each_seed_may_start_from_prompts_of_its_own(prompt_run: Path, tmp_path:
         run = add_run(prompt_run, tmp_path / f"seed-{seed}", 70.0, method="spot", seed=seed, **paths)
         (run / "result.json").write_text(json.dumps({**result_of(run), "start": start}))
     add_run(prompt_run, tmp_path / "other", 71.0, method="spot", init="z", seed=1)
-    groups = grouped(find_runs([tmp_path]))
+    groups = grouped(complete([tmp_path]))
     assert sorted(len(group) for group in groups) == [1, 2]
-    found = compare.differing(sorted(groups, key=len))
-    assert found["init"] == ["z", "found for each seed"]
+    names = ["found" if len(group) == 2 else "given" for group in groups]
+    (line,) = (line for line in compare.setting_lines(groups, names) if "--init" in line)
+    assert set(line.partition(": ")[2].split("; ")) == {"z (given)", "found for each seed (found)"}
 
 
 def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +112,7 @@ def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: py
     add_run(prompt_run, tmp_path / "a", 70.0, seed=1)
     add_run(prompt_run, tmp_path / "b", 71.0, seed=2, log_every=7, device="auto", plain=True)
     add_run(prompt_run, tmp_path / "c", 72.0, seed=1, lr=0.05)
-    groups = grouped(find_runs([tmp_path]))
+    groups = grouped(complete([tmp_path]))
     assert [[run.folder.name for run in group] for group in groups] == [["a", "b"], ["c"]]
     assert compare.main([str(tmp_path)]) == 0
     text = capsys.readouterr().out

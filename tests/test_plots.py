@@ -68,6 +68,15 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group(tmp_path: Path) -> 
     ]
 
 
+def test_what_a_prompt_starts_from_tells_runs_apart_unless_each_seed_has_its_own(tmp_path: Path) -> None:
+    record_run(tmp_path / "a", {5: 60}, method="spot", init="runs/mnli", eval_batch_size=8)
+    record_run(tmp_path / "b", {5: 60}, method="spot", init="runs/qqp", eval_batch_size=16)
+    for seed in (1, 2):
+        record_run(tmp_path / f"own/seed-{seed}", {5: 60}, method="spot", seed=seed, init=f"runs/cola/seed-{seed}")
+    groups = {one.label: len(one.runs) for one in group(read_all([tmp_path])[0])}
+    assert groups == {"spot, init runs/mnli": 1, "spot, init runs/qqp": 1, "spot, init runs/cola/seed-N": 2}
+
+
 def test_parts_of_a_search_are_no_runs_of_their_own(tmp_path: Path) -> None:
     folder = record_run(tmp_path / "spot", {}, method="spot", test=None)
     (folder / "search.json").write_text("{}")
