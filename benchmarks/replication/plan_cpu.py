@@ -51,6 +51,7 @@ ASKED = {  # in the manner of flan-t5's own questions
 }
 PAIRS = ("mnli", "qnli", "qqp")
 """The sources that compare two sentences, which is what a prompt finds hard here."""
+BOTH = ("finetune", "attempt")
 WITHOUT = MIX.replace(" runs/source-sst2", "")
 ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
     "attempt": ATTEMPT,
@@ -147,25 +148,31 @@ def early_sources() -> list[Cell]:
     return [source(task, name="early", length=steps(10, 10)) for task in SOURCES]
 
 
-def sizes(seed: int) -> list[Cell]:
-    """SPoT and ATTEMPT on SciTail cut to a small set and to a medium one; the whole is in `targets`."""
+def sizes(examples: int, seed: int) -> list[Cell]:
+    """SPoT and ATTEMPT on SciTail cut to so many training examples; the whole is in `targets`."""
     return [
-        cell(f"size-{n}-{method}-{seed}", "sizes", *target("scitail", method, seed).words, f"--train-examples {n}")
-        for n in (100, 1000)
+        cell(
+            f"size-{examples}-{method}-{seed}",
+            "sizes",
+            *target("scitail", method, seed).words,
+            f"--train-examples {examples}",
+        )
         for method in ("prompt", "from-mnli", "attempt")
     ]
 
 
 def reach() -> list[Cell]:
-    """Whether the comparison of two sentences is within reach: by fine-tuning, by a prompt that asks in flan's way."""
-    every = f"{METHODS['finetune']} {steps(100, 25)} {CHOSEN} {SHORT} --seed 42"
-    tuned = [cell(f"finetune-{task}", "sources", f"--task {task} {every}") for task in PAIRS]
-    return [*tuned, *(source(task, "text") for task in PAIRS)]
+    """Whether the comparison of two sentences is within reach: by fine-tuning, from a prompt that asks in flan's way,
+    by a mixture that has the task's own prompt.
+    """
+    rest = f"{steps(60, 30)} {CHOSEN} {SHORT} --seed 42"
+    some = [cell(f"{m}-{task}", "reach", f"--task {task} {METHODS[m]} {rest}") for m in BOTH for task in PAIRS]
+    return [*some, *(source(task, "text") for task in PAIRS)]
 
 
-def long_runs() -> list[Cell]:
+def long_run(task: str) -> Cell:
     """... and by four times the steps."""
-    return [source(task, name="long", length=steps(400, 100)) for task in PAIRS]
+    return source(task, name="long", length=steps(400, 100))
 
 
 def plan() -> list[Cell]:
@@ -191,22 +198,26 @@ def plan() -> list[Cell]:
         *targets(("mrpc",), first, 42),
         *few_shot("cb", 16, 42),
         *few_shot("scitail", 16, 42),
-        *(source("sst2", variant) for variant in ("length100", "labels", "text")),
-        *sizes(42),
-        *targets(("cb",), first, 42),
         *(one for seed in SEEDS[1:] for one in targets(("scitail",), few, seed)),
         *(one for seed in SEEDS[1:] for one in ablations((*FIRST, "early"), seed)),
         *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
-        *long_runs(),
+        *(source("sst2", variant) for variant in ("length100", "labels", "text")),
+        *sizes(100, 42),
+        long_run("qqp"),
+        *targets(("cb",), few, 42),
         alone_squad,
         alone_others,
+        *targets(OTHERS, few, 42),
+        *targets(("cb",), first, 42),
         *targets(OTHERS, BRIEF, 42),
         *few_shot("boolq", 16, 42),
+        *sizes(1000, 42),
+        long_run("mnli"),
+        long_run("qnli"),
         *(source("mnli", variant) for variant in VARIANTS if variant != "text"),
+        *(one for seed in SEEDS for one in every_few_shot(seed)),
     ]
-    later = [one for seed in SEEDS for one in every_few_shot(seed)]
     for seed in SEEDS[1:]:
-        later += [*targets(FULL, first, seed), *multi(seed), *sizes(seed), *ablations(every, seed)]
-        later += targets(OTHERS, BRIEF, seed)
-    known = {one.name for one in cells}
-    return in_order([*cells, *(one for one in later if one.name not in known)])
+        cells += [*targets(FULL, first, seed), *multi(seed), *sizes(100, seed), *sizes(1000, seed)]
+        cells += [*ablations(every, seed), *targets(OTHERS, BRIEF, seed)]
+    return in_order(list(dict.fromkeys(cells)))

@@ -266,8 +266,14 @@ def sizes(kept: Kept) -> Rows:
 
 def reach(kept: Kept) -> Rows:
     """Ways to the comparison of two sentences."""
-    ways = ("source-{}", "source-{}-text", "long-{}", "finetune-{}")
-    head = ["100 steps", "the same, from a question in flan's manner", "400 steps", "fine-tuning, 100 steps"]
+    ways = ("source-{}", "source-{}-text", "long-{}", "attempt-{}", "finetune-{}")
+    head = [
+        "prompt, 100 steps",
+        "from a question in flan's manner",
+        "400 steps",
+        "ATTEMPT, 60 steps",
+        "fine-tuning, 60",
+    ]
     rows = [["test (dev)", "constant answer", "T5 alone", *head]]
     for task in PAIRS:
         rows.append([task, kept.constant(task, "test"), kept.score([zero_shot_of(task)], "test", task)])
