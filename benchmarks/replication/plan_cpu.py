@@ -72,6 +72,13 @@ ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
     "token": f"{ATTEMPT} --attention token",
     "early": ATTEMPT.replace("runs/source-", "runs/early-"),
 }
+ELSEWHERE = {  # the same on SciTail, which has no prompt of its own among the sources; MNLI asks what it asks
+    "no-target": ABLATIONS["no-target"],
+    "constant": ABLATIONS["constant"],
+    "without-mnli": f"{ATTEMPT} {MIX.replace(' runs/source-mnli', '')}",
+    "single-mnli": ABLATIONS["single-mnli"],
+    "early": ABLATIONS["early"],
+}
 FIRST = ("attempt", "prompt", "from-sst2", "no-target", "constant", "without-sst2")
 """The ablations that are made first."""
 
@@ -116,6 +123,12 @@ def ablations(names: tuple[str, ...], seed: int) -> list[Cell]:
     """SST-2 as a target that has its own prompt among the sources, as in the paper; 30 steps, so that it matters."""
     rest = f"{steps(30, 15)} {CHOSEN} {SHORT} --seed {seed}"
     return [cell(f"ablation-{name}-{seed}", "ablations", f"--task sst2 {ABLATIONS[name]} {rest}") for name in names]
+
+
+def elsewhere(seed: int) -> list[Cell]:
+    """Ablations of `targets`' SciTail cell."""
+    rest = f"{steps(60, 30)} {CHOSEN} {SHORT} --seed {seed}"
+    return [cell(f"scitail-{n}-{seed}", "ablations", f"--task scitail {f} {rest}") for n, f in ELSEWHERE.items()]
 
 
 def few_shot(task: str, shots: int, seed: int) -> list[Cell]:
@@ -199,16 +212,17 @@ def plan() -> list[Cell]:
         *few_shot("cb", 16, 42),
         *few_shot("scitail", 16, 42),
         *(one for seed in SEEDS[1:] for one in targets(("scitail",), few, seed)),
-        *(one for seed in SEEDS[1:] for one in ablations((*FIRST, "early"), seed)),
+        *elsewhere(42),
         *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
         *(source("sst2", variant) for variant in ("length100", "labels", "text")),
         *sizes(100, 42),
-        long_run("qqp"),
         *targets(("cb",), few, 42),
         alone_squad,
         alone_others,
+        *targets(OTHERS, few[:2], 42),
         *targets(OTHERS, few, 42),
         *targets(("cb",), first, 42),
+        long_run("qqp"),
         *targets(OTHERS, BRIEF, 42),
         *few_shot("boolq", 16, 42),
         *sizes(1000, 42),
@@ -219,5 +233,5 @@ def plan() -> list[Cell]:
     ]
     for seed in SEEDS[1:]:
         cells += [*targets(FULL, first, seed), *multi(seed), *sizes(100, seed), *sizes(1000, seed)]
-        cells += [*ablations(every, seed), *targets(OTHERS, BRIEF, seed)]
+        cells += [*elsewhere(seed), *ablations(every, seed), *targets(OTHERS, BRIEF, seed)]
     return in_order(list(dict.fromkeys(cells)))

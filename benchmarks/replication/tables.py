@@ -12,6 +12,7 @@ from benchmarks.replication import plan_gpu
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
     BRIEF,
+    ELSEWHERE,
     FULL,
     METHODS,
     OTHERS,
@@ -34,6 +35,11 @@ FROM = tuple(f"from-{source}" for source in SOURCES)
 def seeds(stem: str) -> list[str]:
     """The cells of all seeds."""
     return [f"{stem}-{seed}" for seed in SEEDS]
+
+
+def begun(rows: Rows) -> Rows:
+    """Without the rows that have no run yet; the first is the head."""
+    return [rows[0], *(row for row in rows[1:] if set(row[1:]) - {NOT_RUN, "-"})]
 
 
 def progress(kept: Kept) -> Rows:
@@ -88,7 +94,7 @@ def variants(kept: Kept) -> Rows:
         found = kept.result(names[0])
         curve = curve_of(found)
         rows.append([variant or "as above", *(kept.score([name], s) for name in names for s in SPLITS), curve])
-    return rows
+    return begun(rows)
 
 
 def methods_table(kept: Kept, tasks: tuple[str, ...], methods: tuple[str, ...]) -> Rows:
@@ -101,7 +107,7 @@ def methods_table(kept: Kept, tasks: tuple[str, ...], methods: tuple[str, ...]) 
     if set(FROM) <= set(methods):
         rows.append(["SPoT: nearest source", *(chosen(kept, task, nearest) for task in tasks)])
         rows.append(["SPoT: best on dev", *(chosen(kept, task, best_on_dev) for task in tasks)])
-    return rows
+    return begun(rows)
 
 
 Starts = dict[str, Result]  # the runs of a target from each source
@@ -143,7 +149,7 @@ def costs(kept: Kept) -> Rows:
         runs = kept.results([name for task in (*FULL, *OTHERS) for name in seeds(f"{task}-{method}")])
         middle = median(result.seconds for result in runs) if runs else None
         rows.append([method, f"{runs[0].parameters:,}" if runs else NOT_RUN, f"{middle:.0f}" if middle else NOT_RUN])
-    return rows
+    return begun(rows)
 
 
 def few_shot(kept: Kept) -> Rows:
@@ -151,26 +157,30 @@ def few_shot(kept: Kept) -> Rows:
     for task, numbers in SHOTS.items():
         for k in numbers:
             scores = [kept.score(seeds(f"shots-{task}-{k}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
-            rows.append(
-                [
-                    f"{task}, k = {k}",
-                    kept.constant(task, "test"),
-                    kept.score([zero_shot_of(task)], "test", task),
-                    *scores,
-                ]
-            )
+            if set(scores) != {NOT_RUN}:
+                alone = kept.score([zero_shot_of(task)], "test", task)
+                rows.append([f"{task}, k = {k}", kept.constant(task, "test"), alone, *scores])
     return rows
 
 
 def ablations(kept: Kept) -> Rows:
-    rows = [["", "dev after 15 steps", "dev", "test", "weight of sst2's prompt", "of the target"]]
-    for name in ABLATIONS:
-        names = seeds(f"ablation-{name}")
-        runs = kept.results(names)
+    return mixtures(kept, "dev after 15 steps", "sst2", {name: f"ablation-{name}" for name in ABLATIONS})
+
+
+def elsewhere(kept: Kept) -> Rows:
+    names = ("attempt", "prompt", "from-mnli", *ELSEWHERE)
+    return mixtures(kept, "dev after 30 steps", "mnli", {name: f"scitail-{name}" for name in names})
+
+
+def mixtures(kept: Kept, first: str, source: str, stems: dict[str, str]) -> Rows:
+    """Scores and two weights of some runs, by name."""
+    rows = [["", first, "dev", "test", f"weight of {source}'s prompt", "of the target"]]
+    for name, stem in stems.items():
+        runs = kept.results(seeds(stem))
         early = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
-        weights = [share(runs, prompt) for prompt in ("sst2", "target")]
-        rows.append([name, early, kept.score(names, "dev"), kept.score(names, "test"), *weights])
-    return rows
+        scores = [kept.score(seeds(stem), split) for split in SPLITS]
+        rows.append([name, early, *scores, *(share(runs, prompt) for prompt in (source, "target"))])
+    return begun(rows)
 
 
 def share(runs: list[Result], prompt: str) -> str:
@@ -188,7 +198,7 @@ def transfer(kept: Kept) -> Rows:
             points = pairs(kept, task, source)
             row.append(f"{fmean(p[0] for p in points):.2f} / {fmean(p[1] for p in points):+.1f}" if points else NOT_RUN)
         rows.append([task, *row])
-    return rows
+    return begun(rows)
 
 
 def pairs(kept: Kept, task: str, source: str, measure: str = "average") -> list[tuple[float, float]]:
@@ -261,7 +271,7 @@ def sizes(kept: Kept) -> Rows:
             ]
         )
     full = [kept.score(seeds(f"scitail-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
-    return [*rows, ["all (60 steps read 960)", *full]]
+    return begun([*rows, ["all (60 steps read 960)", *full]])
 
 
 def reach(kept: Kept) -> Rows:
@@ -292,6 +302,7 @@ TABLES: dict[str, Callable[[Kept], Rows]] = {
     "costs": costs,
     "few-shot": few_shot,
     "ablations": ablations,
+    "elsewhere": elsewhere,
     "transfer": transfer,
     "correlation": correlation,
     "multi": multi,
