@@ -193,24 +193,27 @@ def transfer(kept: Kept) -> Rows:
     """For each target and source: the similarity of their prompts, and what starting there gains on test."""
     rows = [["similarity / gain", *SOURCES]]
     for task in FULL:
+        runs = [found for seed in SEEDS if (found := pairs(kept, task, seed))]
         row = []
         for source in SOURCES:
-            points = pairs(kept, task, source)
-            row.append(f"{fmean(p[0] for p in points):.2f} / {fmean(p[1] for p in points):+.1f}" if points else NOT_RUN)
+            means = [fmean(run[source][i] for run in runs) for i in range(2)] if runs else []
+            row.append(f"{means[0]:.2f} / {means[1]:+.1f}" if runs else NOT_RUN)
         rows.append([task, *row])
     return begun(rows)
 
 
-def pairs(kept: Kept, task: str, source: str, measure: str = "average") -> list[tuple[float, float]]:
-    """(similarity, gain on test over the prompt from scratch), of each seed that has both."""
-    return [found for seed in SEEDS if (found := pair(kept, task, source, seed, measure))]
+def pairs(kept: Kept, task: str, seed: int, measure: str = "average") -> dict[str, tuple[float, float]]:
+    """(similarity, gain on test over the prompt from scratch) of each source; none where one is missing.
 
-
-def pair(kept: Kept, task: str, source: str, seed: int, measure: str) -> tuple[float, float] | None:
-    own, run = kept.result(f"{task}-prompt-{seed}"), kept.result(f"{task}-from-{source}-{seed}")
-    if not (own and run and f"source-{source}" in own.similarities):
-        return None
-    return own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"]
+    A seed's prompts begin with the same rows of the vocabulary, so that seeds must not be mixed: see SPoT in the page.
+    """
+    own, runs = kept.result(f"{task}-prompt-{seed}"), starts(kept, task, seed)
+    if own is None or runs is None or not {f"source-{source}" for source in runs} <= own.similarities.keys():
+        return {}
+    return {
+        source: (own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"])
+        for source, run in runs.items()
+    }
 
 
 def correlation(kept: Kept) -> Rows:
@@ -220,8 +223,7 @@ def correlation(kept: Kept) -> Rows:
     """
     rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, both less the mean of their target's run"]]
     for measure in ("average", "tokens"):
-        runs = [(task, seed) for task in FULL for seed in SEEDS]
-        groups = [[p for s in SOURCES if (p := pair(kept, task, s, seed, measure))] for task, seed in runs]
+        groups = [list(pairs(kept, task, seed, measure).values()) for task in FULL for seed in SEEDS]
         points = [point for group in groups for point in group]
         if len(points) < 3:
             rows.append([measure, str(len(points)), *[NOT_RUN] * 3])
