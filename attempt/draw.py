@@ -81,6 +81,11 @@ def _figure(title: str, width: float, height: float) -> Figure:
     return fig
 
 
+def lines(name: str) -> str:
+    """A name whose end may be what tells it from others, whole, on lines that fit below a picture."""
+    return "\n".join(textwrap.wrap(one_line(name, 200), 60))
+
+
 def short(name: str, most: int = 24) -> str:
     """Without its middle, if it is too long: labels of runs begin alike."""
     name = one_line(name, 200)
@@ -199,7 +204,7 @@ def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: st
 def _panel(ax: Axes, panel: Panel) -> None:
     for i, line in enumerate(panel.lines):
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "linestyle": DASHES[(i + i // 7) % 4]}
-        ax.plot(line.steps, line.mean, label=short(line.label, 44), linewidth=1.4, **style)  # type: ignore[arg-type]
+        ax.plot(line.steps, line.mean, label=lines(line.label), linewidth=1.4, **style)  # type: ignore[arg-type]
         if np.isfinite(line.deviation).any():
             low, high = line.mean - line.deviation, line.mean + line.deviation
             ax.fill_between(line.steps, low, high, color=COLOURS[i % 7], alpha=0.18, linewidth=0)

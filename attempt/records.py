@@ -243,7 +243,7 @@ def _label(run: Record, runs: Sequence[Record]) -> str:
             words.append(f"{len(value)} {said}")
         elif value is not None:
             words.append(f"{said} {spoken(value)}")
-    return one_line(", ".join(words), 80)
+    return one_line(", ".join(words), 160)
 
 
 def read_summaries(folder: Path, damaged: dict[Path, str]) -> list[Summary]:

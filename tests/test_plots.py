@@ -77,6 +77,21 @@ def test_what_a_prompt_starts_from_tells_runs_apart_unless_each_seed_has_its_own
     assert groups == {"spot, init runs/mnli": 1, "spot, init runs/qqp": 1, "spot, init runs/cola/seed-N": 2}
 
 
+def test_a_name_below_a_picture_stands_whole(tmp_path: Path) -> None:
+    """Two names may differ at their ends alone, or in their middles."""
+    from attempt.draw import drawn  # noqa: PLC0415 - needs the extra
+
+    for optimizer in ("adafactor", "adamw"):
+        for length in (20, 100):
+            told = {"labels": "words", "prompt_length": length, "optimizer": optimizer, "lr": 1 / length, "warmup": 10}
+            record_run(tmp_path / f"{optimizer}-{length}", {5: 60, 10: 70}, method="prompt", **told)
+    (picture,) = learning_curves(group(read_all([tmp_path])[0]))
+    names = [text.get_text() for text in drawn(picture).legends[0].get_texts()]
+    assert len(set(names)) == 4 and max(len(line) for name in names for line in name.split("\n")) <= 60
+    whole = {name.replace("\n", " ") for name in names}
+    assert whole == {one.label for one in group(read_all([tmp_path])[0])}
+
+
 def test_parts_of_a_search_are_no_runs_of_their_own(tmp_path: Path) -> None:
     folder = record_run(tmp_path / "spot", {}, method="spot", test=None)
     (folder / "search.json").write_text("{}")
