@@ -77,13 +77,8 @@ def drawn(picture: Picture) -> Figure:
 
 def _figure(title: str, width: float, height: float) -> Figure:
     fig = Figure((width, height), layout="constrained")
-    fig.suptitle("\n".join(textwrap.wrap(one_line(title, 300), round(width * 14))))
+    fig.suptitle(textwrap.fill(one_line(title, 300), round(width * 14)))
     return fig
-
-
-def lines(name: str) -> str:
-    """A name whose end may be what tells it from others, whole, on lines that fit below a picture."""
-    return "\n".join(textwrap.wrap(one_line(name, 200), 60))
 
 
 def short(name: str, most: int = 24) -> str:
@@ -105,7 +100,7 @@ def _attention_map(picture: AttentionMap) -> Figure:
     axes[0].set_ylabel("target task")
     for ax, target in zip(axes[1:], boxes, strict=True):
         _boxes(ax, picture.instances[target], picture.prompts)
-        ax.set_ylabel("\n".join(textwrap.wrap(f"weight, each of {short(target)}'s examples", 24)))
+        ax.set_ylabel(textwrap.fill(f"weight, each of {short(target)}'s examples", 24))
     axes[-1].set_xlabel("prompt (target: its own)")
     return fig
 
@@ -114,7 +109,7 @@ def _map(ax: Axes, values: Numbers, rows: Sequence[str], columns: Sequence[str],
     """A number in every cell, on its colour."""
     ax.pcolormesh(np.ma.masked_invalid(values), cmap=SCALE, vmin=low, vmax=high, edgecolors=PAPER, linewidth=1)
     ax.set_xticks(np.arange(len(columns)) + 0.5, [short(name) for name in columns])
-    ax.set_yticks(np.arange(len(rows)) + 0.5, ["\n".join(textwrap.wrap(short(name, 44), 24)) for name in rows])
+    ax.set_yticks(np.arange(len(rows)) + 0.5, [textwrap.fill(short(name, 44), 24) for name in rows])
     _turn(ax, columns)
     ax.invert_yaxis()
     ax.tick_params(length=0)
@@ -204,7 +199,8 @@ def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: st
 def _panel(ax: Axes, panel: Panel) -> None:
     for i, line in enumerate(panel.lines):
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "linestyle": DASHES[(i + i // 7) % 4]}
-        ax.plot(line.steps, line.mean, label=lines(line.label), linewidth=1.4, **style)  # type: ignore[arg-type]
+        name = textwrap.fill(one_line(line.label, 200), 60)  # whole: its end may be what tells it from others
+        ax.plot(line.steps, line.mean, label=name, linewidth=1.4, **style)  # type: ignore[arg-type]
         if np.isfinite(line.deviation).any():
             low, high = line.mean - line.deviation, line.mean + line.deviation
             ax.fill_between(line.steps, low, high, color=COLOURS[i % 7], alpha=0.18, linewidth=0)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Record:
             run = Run(folder / start)
         return cls(folder, plan, [_evaluation(record, run.metrics) for record in run.read_metrics()], result)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         return settings(self.plan, self.result)
 

@@ -65,9 +65,8 @@ class Trainer:
         distributed.add_up([total, *(p.grad for p in self.parameters if p.grad is not None)])
         figures = {"loss": total}
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters, options.clip or math.inf
-        )  # also looked at when not clipped
+        # what is not clipped is looked at all the same
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip or math.inf)
         if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
             figures["norm of the gradient"] = norm.detach()
         self.step += 1

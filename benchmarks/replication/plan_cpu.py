@@ -35,6 +35,8 @@ METHODS = {  # a target's methods -> their flags
     "bitfit": "--method bitfit --lr 3e-3",
 }
 BRIEF = ("prompt", "attempt", "from-mnli", "finetune", "adapter", "bitfit")
+PROMPTS = ("prompt", "from-mnli", "attempt")
+"""From scratch, SPoT, ATTEMPT."""
 VARIANTS = {  # a source prompt with one thing changed
     "digits": "--labels digits",
     "adamw": "--optimizer adamw",
@@ -51,15 +53,20 @@ ASKED = {  # in the manner of flan-t5's own questions
 }
 PAIRS = ("mnli", "qnli", "qqp")
 """The sources that compare two sentences, which is what a prompt finds hard here."""
-BOTH = ("finetune", "attempt")
-WITHOUT = MIX.replace(" runs/source-sst2", "")
+
+
+def without(source: str) -> str:
+    """ATTEMPT with one source fewer."""
+    return f"{ATTEMPT} {MIX.replace(f' runs/source-{source}', '')}"
+
+
 ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
     "attempt": ATTEMPT,
     "prompt": PROMPT,
     "from-sst2": METHODS["from-sst2"],
     "no-target": f"{ATTEMPT} --no-target",
     "constant": f"{ATTEMPT} --attention constant",
-    "without-sst2": f"{ATTEMPT} {WITHOUT}",
+    "without-sst2": without("sst2"),
     "single-sst2": f"{ATTEMPT} --source-prompts runs/source-sst2",
     "single-mnli": f"{ATTEMPT} --source-prompts runs/source-mnli",
     "temperature-2087": f"{ATTEMPT} --temperature 2087",
@@ -75,7 +82,7 @@ ABLATIONS = {  # name -> what is added to ATTEMPT, or in its place
 ELSEWHERE = {  # the same on SciTail, which has no prompt of its own among the sources; MNLI asks what it asks
     "no-target": ABLATIONS["no-target"],
     "constant": ABLATIONS["constant"],
-    "without-mnli": f"{ATTEMPT} {MIX.replace(' runs/source-mnli', '')}",
+    "without-mnli": without("mnli"),
     "single-mnli": ABLATIONS["single-mnli"],
     "early": ABLATIONS["early"],
 }
@@ -96,8 +103,12 @@ def source(task: str, variant: str = "", name: str = "source", length: str = "")
 
 
 def target(task: str, method: str, seed: int) -> Cell:
-    flags = f"--task {task} {METHODS[method]} {steps(60, 30)} {CHOSEN} {SHORT} --seed {seed}"
-    return cell(f"{task}-{method}-{seed}", "targets", flags)
+    return cell(f"{task}-{method}-{seed}", "targets", sixty(task, METHODS[method], seed))
+
+
+def sixty(task: str, flags: str, seed: int) -> str:
+    """The flags of a run of a target."""
+    return f"--task {task} {flags} {steps(60, 30)} {CHOSEN} {SHORT} --seed {seed}"
 
 
 def targets(tasks: tuple[str, ...], methods: tuple[str, ...], seed: int) -> list[Cell]:
@@ -127,15 +138,13 @@ def ablations(names: tuple[str, ...], seed: int) -> list[Cell]:
 
 def elsewhere(seed: int) -> list[Cell]:
     """Ablations of `targets`' SciTail cell."""
-    rest = f"{steps(60, 30)} {CHOSEN} {SHORT} --seed {seed}"
-    return [cell(f"scitail-{n}-{seed}", "ablations", f"--task scitail {f} {rest}") for n, f in ELSEWHERE.items()]
+    return [cell(f"scitail-{n}-{seed}", "ablations", sixty("scitail", f, seed)) for n, f in ELSEWHERE.items()]
 
 
 def few_shot(task: str, shots: int, seed: int) -> list[Cell]:
     """k examples of each label, other ones for each seed; 30 steps, as there is little to see."""
     rest = f"--task {task} --shots {shots} {steps(30, 15)} {CHOSEN} {SHORT} --seed {seed} --data-seed {seed}"
-    methods = ("prompt", "attempt", "from-mnli")
-    return [cell(f"shots-{task}-{shots}-{m}-{seed}", "few-shot", f"{METHODS[m]} {rest}") for m in methods]
+    return [cell(f"shots-{task}-{shots}-{m}-{seed}", "few-shot", f"{METHODS[m]} {rest}") for m in PROMPTS]
 
 
 def every_few_shot(seed: int) -> list[Cell]:
@@ -170,7 +179,7 @@ def sizes(examples: int, seed: int) -> list[Cell]:
             *target("scitail", method, seed).words,
             f"--train-examples {examples}",
         )
-        for method in ("prompt", "from-mnli", "attempt")
+        for method in PROMPTS
     ]
 
 
@@ -178,9 +187,9 @@ def reach() -> list[Cell]:
     """Whether the comparison of two sentences is within reach: by fine-tuning, from a prompt that asks in flan's way,
     by a mixture that has the task's own prompt.
     """
-    rest = f"{steps(60, 30)} {CHOSEN} {SHORT} --seed 42"
-    some = [cell(f"{m}-{task}", "reach", f"--task {task} {METHODS[m]} {rest}") for m in BOTH for task in PAIRS]
-    return [*some, *(source(task, "text") for task in PAIRS)]
+    methods = ("finetune", "attempt")
+    tuned = [cell(f"{m}-{task}", "reach", sixty(task, METHODS[m], 42)) for m in methods for task in PAIRS]
+    return [*tuned, *(source(task, "text") for task in PAIRS)]
 
 
 def long_run(task: str) -> Cell:
@@ -194,7 +203,6 @@ def plan() -> list[Cell]:
     first, every = tuple(METHODS), tuple(ABLATIONS)
     brief = ("prompt", "attempt", "from-mnli", "finetune")
     alone, alone_others, alone_squad = zero_shot()
-    few = ("prompt", "attempt", "from-mnli")
     cells = [
         *sources,
         alone,
@@ -211,16 +219,16 @@ def plan() -> list[Cell]:
         *targets(("mrpc",), first, 42),
         *few_shot("cb", 16, 42),
         *few_shot("scitail", 16, 42),
-        *(one for seed in SEEDS[1:] for one in targets(("scitail",), few, seed)),
+        *(one for seed in SEEDS[1:] for one in targets(("scitail",), PROMPTS, seed)),
         *elsewhere(42),
         *ablations(tuple(name for name in every if name not in (*FIRST, "early")), 42),
         *(source("sst2", variant) for variant in ("length100", "labels", "text")),
         *sizes(100, 42),
-        *targets(("cb",), few, 42),
+        *targets(("cb",), PROMPTS, 42),
         alone_squad,
         alone_others,
-        *targets(OTHERS, few[:2], 42),
-        *targets(OTHERS, few, 42),
+        *targets(OTHERS, ("prompt", "attempt"), 42),
+        *targets(OTHERS, PROMPTS, 42),
         *targets(("cb",), first, 42),
         long_run("qqp"),
         *targets(OTHERS, BRIEF, 42),

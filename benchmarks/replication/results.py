@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attempt.run import Run
 from benchmarks.replication.chance import CHANCE
 from benchmarks.replication.runner import FAILED, SIMILAR
 
@@ -56,7 +57,6 @@ class Kept:
         if not (folder / "result.json").exists():
             return None
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         similar = folder / SIMILAR
         tasks: dict[str, dict[str, float]] = {}
         for score in found["scores"]:
@@ -66,7 +66,7 @@ class Kept:
             tasks,
             found["trainable_parameters"],
             found["seconds"],
-            [json.loads(line) for line in lines],
+            Run(folder).read_metrics(),
             found["best_step"],
             json.loads(similar.read_text(encoding="utf-8")) if similar.exists() else {},
         )

@@ -56,52 +56,54 @@ def run_cells(cells: list[Cell], place: Place, minutes: float | None = None, job
     None is begun after that many minutes. One may fail; the others are run.
     """
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    names = {cell: f"{number}/{len(cells)} {cell.name}" for number, cell in enumerate(cells, 1)}
     waiting = [cell for cell in cells if not is_kept(cell, place)]
+    for cell in [cell for cell in waiting if is_made(cell.name, place)]:  # cut between its end and its keeping
+        keep(cell, place)
+        waiting.remove(cell)
     running: dict[Cell, tuple[subprocess.Popen[bytes], float]] = {}
     while True:
-        for cell, (process, started) in list(running.items()):
-            if process.poll() is not None:
-                del running[cell]
-                error = outcome(cell, place, process.returncode)
-                keep(cell, place, error)
-                took = time.monotonic() - started
-                print(f"{cells.index(cell) + 1}/{len(cells)} {cell.name} {error or 'done'} ({took:.0f} s)", flush=True)
-        ready = [cell for cell in waiting if not missing(cell, place)]
-        for cell in ready[: jobs - len(running)]:
-            if is_made(cell, place):  # cut between its end and its keeping
-                keep(cell, place)
-            elif time.monotonic() > end:
-                break
-            else:
-                running[cell] = begin(cell, place), time.monotonic()
-            waiting.remove(cell)
-        if not running and (not ready or ready[0] in waiting):
+        while len(running) < jobs and time.monotonic() <= end and (ready := first_ready(waiting, place)):
+            waiting.remove(ready)
+            running[ready] = begin(ready, place), time.monotonic()
+        if not running:
             break
-        time.sleep(0.1)
-    if ready:
-        print(f"{minutes:g} minutes are over: {ready[0].name} is next", flush=True)
+        while not (ended := [cell for cell, (process, _) in running.items() if process.poll() is not None]):
+            time.sleep(0.1)
+        for cell in ended:
+            process, started = running.pop(cell)
+            error = outcome(cell, place, process.returncode)
+            keep(cell, place, error)
+            print(f"{names[cell]} {error or 'done'} ({time.monotonic() - started:.0f} s)", flush=True)
+    if left := first_ready(waiting, place):
+        print(f"{minutes:g} minutes are over: {left.name} is next", flush=True)
         return
     for cell in waiting:
         needs = ", ".join(missing(cell, place))
-        print(f"{cells.index(cell) + 1}/{len(cells)} {cell.name}: left out, it needs the runs of {needs}", flush=True)
+        print(f"{names[cell]}: left out, it needs the runs of {needs}", flush=True)
+
+
+def first_ready(cells: list[Cell], place: Place) -> Cell | None:
+    """The first that has what it needs."""
+    return next((cell for cell in cells if not missing(cell, place)), None)
 
 
 def missing(cell: Cell, place: Place) -> list[str]:
     """The cells that must be run before this one."""
-    return [name for name in cell.needs if not Run(folder(place.out, name)).result.exists()]
+    return [name for name in cell.needs if not is_made(name, place)]
 
 
 def is_kept(cell: Cell, place: Place) -> bool:
     return any((place.kept / cell.name / name).exists() for name in ("result.json", FAILED))
 
 
-def is_made(cell: Cell, place: Place) -> bool:
-    return Run(folder(place.out, cell.name)).result.exists()
+def is_made(name: str, place: Place) -> bool:
+    return Run(folder(place.out, name)).result.exists()
 
 
 def make(cell: Cell, place: Place) -> str:
     """Run train.py, or let it go on; "" or, where it failed, the last line that it wrote."""
-    return "" if is_made(cell, place) else outcome(cell, place, begin(cell, place).wait())
+    return "" if is_made(cell.name, place) else outcome(cell, place, begin(cell, place).wait())
 
 
 def begin(cell: Cell, place: Place) -> "subprocess.Popen[bytes]":
@@ -178,8 +180,7 @@ def check(cell: Cell, place: Place) -> bool:
 
 def curve(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, but for the time they took."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in Run(folder).read_metrics()]
 
 
 def said(result: dict[str, Any]) -> str:
@@ -190,7 +191,7 @@ def said(result: dict[str, Any]) -> str:
 def chosen(name: str, cells: list[Cell], place: Place) -> Cell:
     """The cell of that name; for "random" one of those that are kept and whose sources are there."""
     able = [cell for cell in cells if (place.kept / cell.name / "result.json").exists()]
-    able = [cell for cell in able if all(Run(folder(place.out, need)).result.exists() for need in cell.needs)]
+    able = [cell for cell in able if not missing(cell, place)]
     if name == "random" and able:
         return random.SystemRandom().choice(able)
     for cell in able:

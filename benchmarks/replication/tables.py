@@ -17,6 +17,7 @@ from benchmarks.replication.plan_cpu import (
     METHODS,
     OTHERS,
     PAIRS,
+    PROMPTS,
     SEEDS,
     SHOTS,
     SOURCES,
@@ -156,7 +157,7 @@ def few_shot(kept: Kept) -> Rows:
     rows = [["test", "constant answer", "T5 alone", "prompt", "from-mnli", "attempt"]]
     for task, numbers in SHOTS.items():
         for k in numbers:
-            scores = [kept.score(seeds(f"shots-{task}-{k}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
+            scores = [kept.score(seeds(f"shots-{task}-{k}-{m}"), "test") for m in PROMPTS]
             if set(scores) != {NOT_RUN}:
                 alone = kept.score([zero_shot_of(task)], "test", task)
                 rows.append([f"{task}, k = {k}", kept.constant(task, "test"), alone, *scores])
@@ -177,10 +178,14 @@ def mixtures(kept: Kept, first: str, source: str, stems: dict[str, str]) -> Rows
     rows = [["", first, "dev", "test", f"weight of {source}'s prompt", "of the target"]]
     for name, stem in stems.items():
         runs = kept.results(seeds(stem))
-        early = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
         scores = [kept.score(seeds(stem), split) for split in SPLITS]
-        rows.append([name, early, *scores, *(share(runs, prompt) for prompt in (source, "target"))])
+        rows.append([name, at_first(runs), *scores, *(share(runs, prompt) for prompt in (source, "target"))])
     return begun(rows)
+
+
+def at_first(runs: list[Result]) -> str:
+    """The score on dev at the first evaluation."""
+    return figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
 
 
 def share(runs: list[Result], prompt: str) -> str:
@@ -257,9 +262,8 @@ def better(kept: Kept) -> Rows:
         ("no sources: prompt tuning", "prompt", ""),
     ):
         runs = kept.results(seeds(f"ablation-{name}"))
-        first = figure([run.on_dev[0] for run in runs]) if runs else NOT_RUN
         scores = [kept.score(seeds(f"ablation-{name}"), split) for split in SPLITS]
-        rows.append([text, kept.score([source], "test") if source else "-", first, *scores])
+        rows.append([text, kept.score([source], "test") if source else "-", at_first(runs), *scores])
     return rows
 
 
@@ -269,10 +273,10 @@ def sizes(kept: Kept) -> Rows:
         rows.append(
             [
                 f"{n:,} examples",
-                *(kept.score(seeds(f"size-{n}-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")),
+                *(kept.score(seeds(f"size-{n}-{m}"), "test") for m in PROMPTS),
             ]
         )
-    full = [kept.score(seeds(f"scitail-{m}"), "test") for m in ("prompt", "from-mnli", "attempt")]
+    full = [kept.score(seeds(f"scitail-{m}"), "test") for m in PROMPTS]
     return begun([*rows, ["all (60 steps read 960)", *full]])
 
 
