@@ -6,6 +6,8 @@ dev and of test. Answers are chosen among the labels, so that a short run is jud
 has learned to spell the label; SQuAD's are written.
 """
 
+from collections.abc import Callable
+
 from benchmarks.replication.cells import Cell, cell, in_order
 
 SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad")
@@ -197,8 +199,17 @@ def long_run(task: str) -> Cell:
     return source(task, name="long", length=steps(400, 100))
 
 
+def again(cells: Callable[[int], list[Cell]]) -> list[Cell]:
+    """The cells of the other seeds."""
+    return [one for seed in SEEDS[1:] for one in cells(seed)]
+
+
 def plan() -> list[Cell]:
-    """Every cell once, each after those that it reads: the first ask each question once, the others ask again."""
+    """Every cell once, each after those that it reads.
+
+    Each question is asked once, then again with two more seeds where the first told methods apart, or might have: not
+    of the eight other targets, of SST-2's ablations, or of which source RTE and MRPC start from.
+    """
     sources = [source(task) for task in ("sst2", "mnli", "squad", "qqp", "qnli")]
     first, every = tuple(METHODS), tuple(ABLATIONS)
     brief = ("prompt", "attempt", "from-mnli", "finetune")
@@ -229,17 +240,24 @@ def plan() -> list[Cell]:
         alone_others,
         *targets(OTHERS, ("prompt", "attempt"), 42),
         *targets(OTHERS, PROMPTS, 42),
-        *targets(("cb",), first, 42),
         long_run("qqp"),
+        *again(lambda seed: targets(("scitail",), BRIEF, seed)),
+        *targets(("cb",), first, 42),
+        *again(elsewhere),
+        *every_few_shot(42),
         *targets(OTHERS, BRIEF, 42),
-        *few_shot("boolq", 16, 42),
+        *again(lambda seed: targets(FULL, PROMPTS, seed)),
+        *again(lambda seed: targets(("scitail",), first, seed)),
+        *again(lambda seed: targets(FULL, BRIEF, seed)),
+        *again(lambda seed: few_shot("scitail", 16, seed) + few_shot("cb", 16, seed)),
         *sizes(1000, 42),
+        *again(lambda seed: sizes(100, seed)),
+        *again(multi),
+        *(source("mnli", variant) for variant in VARIANTS if variant not in ("text", "length100")),
         long_run("mnli"),
         long_run("qnli"),
-        *(source("mnli", variant) for variant in VARIANTS if variant != "text"),
-        *(one for seed in SEEDS for one in every_few_shot(seed)),
+        *again(every_few_shot),
+        *again(lambda seed: sizes(1000, seed)),
+        *again(lambda seed: targets(("cb",), first, seed)),
     ]
-    for seed in SEEDS[1:]:
-        cells += [*targets(FULL, first, seed), *multi(seed), *sizes(100, seed), *sizes(1000, seed)]
-        cells += [*elsewhere(seed), *ablations(every, seed), *targets(OTHERS, BRIEF, seed)]
     return in_order(list(dict.fromkeys(cells)))
