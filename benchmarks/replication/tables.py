@@ -20,6 +20,7 @@ from benchmarks.replication.plan_cpu import (
     PROMPTS,
     SEEDS,
     SHOTS,
+    SIZES,
     SOURCES,
     VARIANTS,
     plan,
@@ -269,7 +270,7 @@ def better(kept: Kept) -> Rows:
 
 def sizes(kept: Kept) -> Rows:
     rows = [["scitail, test", "prompt", "from-mnli", "attempt"]]
-    for n in (100, 1000):
+    for n in SIZES:
         rows.append(
             [
                 f"{n:,} examples",
