@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+import numpy as np
 import pytest
 from runs import error_of
 
@@ -18,7 +19,7 @@ from benchmarks.replication import __main__ as program
 from benchmarks.replication import plan_cpu, plan_gpu, runner
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
-from benchmarks.replication.results import Kept, figure
+from benchmarks.replication.results import Kept, balanced, figure
 from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
 from benchmarks.shapes import SHAPES, operations
 from data.download import Downloader
@@ -280,6 +281,7 @@ def test_the_best_constant_answer(glue: Path) -> None:
     found = constant("rte", options, Downloader(data_dir=glue))
     assert found["metric"] == "accuracy" and found["dev"]["examples"] == found["test"]["examples"] == 6
     assert found["dev"]["constant"] >= 50  # of two labels one has at least half
+    assert max(found["dev"]["labels"].values()) == found["dev"]["constant"] / 100 * 6
     assert constant("cola", options, Downloader(data_dir=glue))["dev"]["constant"] == 0  # Matthews of a constant
 
 
@@ -313,7 +315,9 @@ def write(place: Path, one: Cell, dev: float, test: float, similar: dict[str, fl
     folder = place / one.name
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
-    (folder / "metrics.jsonl").write_text(json.dumps({"step": 5, "scores": scores[: len(task)]}) + "\n")
+    (folder / "config.json").write_text(json.dumps({"data_seed": 42}))
+    line = {"step": 5, "loss": 1.0, "scores": scores[: len(task)]}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     if similar is not None:
         both = {f"source-{name}": {"average": value, "tokens": value} for name, value in similar.items()}
         (folder / "similarities.json").write_text(json.dumps(both))
@@ -340,7 +344,58 @@ def test_spot_s_choices_and_correlation_come_from_the_cells_of_all_sources(tmp_p
     assert row("transfer", "rte")[2] == "0.50 / +6.0"
     expected = scipy.pearsonr(list(similar.values()), list(gains.values())).statistic
     ranked = scipy.spearmanr(list(similar.values()), list(gains.values())).statistic
-    assert row("correlation", "average")[1:4] == ["5", f"{expected:.2f}", f"{ranked:.2f}"]
+    assert row("correlation", "average, seed 42")[1:] == ["1", "5", "3", f"{expected:.2f}", f"{ranked:.2f}"]
+
+
+def test_correlation_is_of_what_differs_within_a_target_s_run(tmp_path: Path) -> None:
+    scipy = pytest.importorskip("scipy.stats")
+    similar = {"mnli": 0.9, "qnli": 0.5, "qqp": 0.4, "sst2": 0.3, "squad": 0.1}
+    gains = {"rte": [2.0, 6.0, 1.0, 0.0, -3.0], "cb": [1.0, 5.0, 4.0, -2.0, 0.0]}
+    for task, level in (("rte", 0.0), ("cb", -0.6)):  # another level of similarity, as another seed has it
+        shifted = {source: value + level for source, value in similar.items()}
+        write(tmp_path, plan_cpu.target(task, "prompt", 43), 50, 60, shifted)
+        for source, gain in zip(similar, gains[task], strict=True):
+            write(tmp_path, plan_cpu.target(task, f"from-{source}", 43), 50, 60 + gain)
+    rows = TABLES["correlation"](Kept(tmp_path))
+    both = np.concatenate([np.array(values) - np.mean(values) for values in gains.values()])
+    x = np.tile(np.array(list(similar.values())) - np.mean(list(similar.values())), 2)
+    assert rows[1][:4] == ["average, all seeds", "2", "10", "7"]
+    assert rows[1][4] == f"{scipy.pearsonr(x, both).statistic:.2f}"
+    assert TABLES["transfer"](Kept(tmp_path)) == [["similarity / gain", *plan_cpu.SOURCES]]  # seed 42 alone
+
+
+def test_balanced_accuracy_from_what_a_run_keeps() -> None:
+    oracle = pytest.importorskip("sklearn.metrics")
+    numbers = np.random.default_rng(0)
+    for share in (0.2, 0.5, 0.9):
+        right, said = (numbers.random(200) < share).tolist(), (numbers.random(200) < 0.6).tolist()
+        found = balanced(
+            100 * oracle.accuracy_score(right, said),
+            {"yes": sum(said), "no": 200 - sum(said)},
+            {"no": 200 - sum(right), "yes": sum(right)},
+        )
+        assert found == pytest.approx(100 * oracle.balanced_accuracy_score(right, said))
+    assert balanced(64, {"neutral": 200}, {"neutral": 128, "entails": 72}) == 50  # one answer for all
+
+
+def test_a_target_s_accuracy_is_balanced_by_the_labels_of_the_examples_it_was_scored_on(tmp_path: Path) -> None:
+    labels = {"dev": {"a": 100, "b": 100}, "test": {"a": 150, "b": 50}}
+    chance = {"metric": "accuracy", **{split: {"constant": 75, "labels": right} for split, right in labels.items()}}
+    other = {"metric": "accuracy", **{split: {"labels": {"a": 10, "b": 190}} for split in labels}}
+    (tmp_path / "chance.json").write_text(json.dumps({"scitail": chance, "scitail-43": other, "sst2": chance}))
+    one = plan_cpu.target("scitail", "prompt", 42)
+    write(tmp_path, one, 50, 75)
+    folder = tmp_path / one.name
+    result = json.loads((folder / "result.json").read_text())
+    for score in result["scores"]:
+        score["answers"] = {"a": 200}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 5, "loss": 1.0, "scores": result["scores"][:1]}) + "\n")
+    kept = Kept(tmp_path)
+    assert kept.score([one.name], "test") == kept.constant("scitail", "test") == "50.0"
+    assert kept.measure("scitail") == "balanced accuracy" and kept.measure("sst2") == "accuracy"
+    (folder / "config.json").write_text(json.dumps({"data_seed": 43}))
+    assert kept.score([one.name], "test") != "50.0"
 
 
 def test_every_table_stands_without_a_single_result(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a task's score is worth: the score of the best constant answer, for most the majority share; and the sizes."""
 
-import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ CHANCE = "chance.json"
 
 
 def constant(name: str, options: Options, downloader: Downloader) -> dict[str, Any]:
-    """For dev and test, as a run with these options has them: the best first metric of one answer to all; sizes."""
+    """For dev and test, as a run with these options has them: the best first metric of one answer to all, sizes, and
+    how often each label is right.
+    """
     task = get_task(name)
     splits = paper_splits(task, load_official(task, downloader.fetch, options.labels))
     found: dict[str, Any] = {"metric": task.metrics[0], "train": len(splits["train"])}
@@ -27,18 +29,26 @@ def constant(name: str, options: Options, downloader: Downloader) -> dict[str, A
         tried = task.label_texts(options.labels) or list({example.target for example in examples})
         metrics = [score(task, [answer] * len(examples), examples, options.labels) for answer in tried]
         found[split] = {"constant": max(m[task.metrics[0]] for m in metrics), "examples": len(examples)}
+        if task.labels:
+            right = Counter(example.target for example in examples)
+            found[split]["labels"] = {label: right[label] for label in task.label_texts(options.labels)}
     return found
 
 
+def key(name: str, data_seed: int) -> str:
+    """What a task's entry is called; few-shot runs of other seeds are scored on other examples."""
+    return name if data_seed == Options.data_seed else f"{name}-{data_seed}"
+
+
 def keep_chance(cells: list[Cell], data: Path, kept: Path) -> None:
-    """chance.json, once for all tasks of the plan. They are all scored on the same examples but for few-shot seeds."""
+    """chance.json, once for all tasks of the plan and the examples that they are scored on."""
     if (kept / CHANCE).exists():
         return
     found: dict[str, Any] = {}
     downloader = Downloader(data_dir=data)
     for cell in cells:
-        options = dataclasses.replace(parse(list(cell.words)).options, data_seed=Options.data_seed)
+        options = parse(list(cell.words)).options
         for name in options.task:
-            if name not in found:
-                found[name] = constant(name, options, downloader)
+            if (entry := key(name, options.data_seed)) not in found:
+                found[entry] = constant(name, options, downloader)
     write_whole(kept / CHANCE, (json.dumps(found, indent=2) + "\n").encode())

@@ -1,10 +1,11 @@
 """The tables of docs/replication.md, each from the kept results alone."""
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
+
+import numpy as np
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
@@ -32,6 +33,15 @@ from data.metrics import pearson, spearman
 
 Rows = list[list[str]]
 FROM = tuple(f"from-{source}" for source in SOURCES)
+PUBLISHED = (  # name, cells, T5-base with prompts of 100 on FULL as later papers copied it; "-": not found
+    ("fine-tuning", "finetune", ("95.8", "71.9", "90.2", "85.7")),
+    ("adapter", "adapter", ("-", "71.9", "85.3", "85.7")),
+    ("BitFit", "bitfit", ("-", "67.6", "86.8", "78.6")),
+    ("prompt tuning (there: second-hand)", "prompt", ("-", "54.7", "68.1", "67.9")),
+    ("SPoT (here from MNLI)", "from-mnli", ("91.2", "69.8", "79.7", "46.4")),
+    ("ATTEMPT", "attempt", ("93.1", "73.4", "85.7", "78.6")),
+    ("ATTEMPT, several tasks", "multi", ("-", "79.9", "86.1", "82.1")),
+)
 
 
 def seeds(stem: str) -> list[str]:
@@ -58,50 +68,53 @@ def progress(kept: Kept) -> Rows:
 
 def sources(kept: Kept) -> Rows:
     """Source prompts beside the T5 alone, with their curves."""
-    head = [
-        "task",
-        "metric",
-        "constant answer, test",
-        "T5 alone, test",
-        "10 steps, test",
-        "100 steps (squad 50), dev",
-        "test",
-    ]
-    rows = [[*head, "dev every 25 steps"]]
+    head = ["task: metric", "constant answer", "T5 alone", "10 steps", "100 steps (squad 50)", "its best step"]
+    rows = [["test (dev)", *head[1:], "other metric, test", "dev every 25 steps"]]
     for task in SOURCES:
-        alone = zero_shot_of(task)
         found = kept.result(f"source-{task}")
-        curve = curve_of(found)
-        scores = [kept.score([f"source-{task}"], split) for split in SPLITS]
-        cells = [kept.constant(task, "test"), kept.score([alone], "test", task), kept.score([f"early-{task}"], "test")]
-        rows.append([task, metric(kept, task), *cells, *scores, curve])
+        cells = [constants(kept, task), both(kept, zero_shot_of(task), task), both(kept, f"early-{task}")]
+        cells += [both(kept, f"source-{task}"), str(found.best_step) if found else NOT_RUN]
+        other = list(found.metrics[task]["test"].items())[1:] if found else []
+        others = ", ".join(f"{name} {value:.1f}" for name, value in other) or "-"
+        rows.append([f"{task}: {kept.measure(task)}", *cells, others, curve_of(found)])
     return rows
 
 
+def both(kept: Kept, name: str, task: str | None = None) -> str:
+    """test (dev)"""
+    test, dev = (kept.score([name], split, task) for split in ("test", "dev"))
+    return f"{test} ({dev})" if kept.result(name) else test
+
+
+def constants(kept: Kept, task: str) -> str:
+    """test (dev)"""
+    return f"{kept.constant(task, 'test')} ({kept.constant(task, 'dev')})"
+
+
 def curve_of(found: Result | None) -> str:
-    """The first metric on dev at each evaluation, in order."""
+    """The score on dev at each evaluation, in order."""
     return ", ".join(f"{value:.1f}" for value in found.on_dev) if found else NOT_RUN
-
-
-def metric(kept: Kept, task: str) -> str:
-    return str(kept.chance[task]["metric"]) if task in kept.chance else ""
 
 
 def variants(kept: Kept) -> Rows:
     """Source prompts with one thing changed."""
     tasks = ("sst2", "mnli")
-    rows = [["", *(f"{task}, {split}" for task in tasks for split in SPLITS), "sst2, dev after 25, 50, 75, 100 steps"]]
+    head = [
+        f"{task}, {text}" for task in tasks for text in ("test (dev)", "dev every 25 steps", "loss of steps 1 to 25")
+    ]
+    rows = [["", *head]]
     for variant in ("", *VARIANTS):
-        names = ["-".join(filter(None, ["source", task, variant])) for task in tasks]
-        found = kept.result(names[0])
-        curve = curve_of(found)
-        rows.append([variant or "as above", *(kept.score([name], s) for name in names for s in SPLITS), curve])
+        rows.append([variant or "as above"])
+        for task in tasks:
+            name = "-".join(filter(None, ["source", task, variant]))
+            found = kept.result(name)
+            rows[-1] += [both(kept, name), curve_of(found), f"{found.losses[0]:.2f}" if found else NOT_RUN]
     return begun(rows)
 
 
 def methods_table(kept: Kept, tasks: tuple[str, ...], methods: tuple[str, ...]) -> Rows:
     """Test scores of the methods on some targets; SPoT's two choices come from the cells of all sources."""
-    rows = [["test", *(f"{task}: {metric(kept, task)}" for task in tasks)]]
+    rows = [["test", *(f"{task}: {kept.measure(task)}" for task in tasks)]]
     rows.append(["constant answer", *(kept.constant(task, "test") for task in tasks)])
     rows.append(["T5 alone", *(kept.score([zero_shot_of(task)], "test", task) for task in tasks)])
     for method in methods:
@@ -130,7 +143,7 @@ def nearest(own: Result | None, runs: Starts) -> str | None:
 
 
 def best_on_dev(own: Result | None, runs: Starts) -> str | None:
-    return max(runs, key=lambda source: runs[source].means["dev"])
+    return max(runs, key=lambda source: runs[source].mean("dev"))
 
 
 def chosen(kept: Kept, task: str, choose: Callable[[Result | None, Starts], str | None]) -> str:
@@ -139,18 +152,18 @@ def chosen(kept: Kept, task: str, choose: Callable[[Result | None, Starts], str 
         runs = starts(kept, task, seed)
         source = choose(kept.result(f"{task}-prompt-{seed}"), runs) if runs else None
         if runs and source:
-            scores.append(runs[source].means["test"])
+            scores.append(runs[source].mean("test"))
             names.append(source)
     return f"{figure(scores)}, {', '.join(dict.fromkeys(names))}" if scores else NOT_RUN
 
 
 def costs(kept: Kept) -> Rows:
     """What the methods train, and how long a run took."""
-    rows = [["method", "trained parameters", "seconds, median of all runs of 60 steps"]]
+    rows = [["method", "trained parameters", "seconds of a run on SciTail, median"]]
     for method in BRIEF:
-        runs = kept.results([name for task in (*FULL, *OTHERS) for name in seeds(f"{task}-{method}")])
-        middle = median(result.seconds for result in runs) if runs else None
-        rows.append([method, f"{runs[0].parameters:,}" if runs else NOT_RUN, f"{middle:.0f}" if middle else NOT_RUN])
+        runs = kept.results(seeds(f"scitail-{method}"))
+        seconds = f"{median(result.seconds for result in runs):.0f}" if runs else NOT_RUN
+        rows.append([method, f"{runs[0].parameters:,}" if runs else NOT_RUN, seconds])
     return begun(rows)
 
 
@@ -176,7 +189,7 @@ def elsewhere(kept: Kept) -> Rows:
 
 def mixtures(kept: Kept, first: str, source: str, stems: dict[str, str]) -> Rows:
     """Scores and two weights of some runs, by name."""
-    rows = [["", first, "dev", "test", f"weight of {source}'s prompt", "of the target"]]
+    rows = [["", first, "dev", "test", f"weight of {source}'s prompt in the end", "of the target"]]
     for name, stem in stems.items():
         runs = kept.results(seeds(stem))
         scores = [kept.score(seeds(stem), split) for split in SPLITS]
@@ -196,60 +209,80 @@ def share(runs: list[Result], prompt: str) -> str:
 
 
 def transfer(kept: Kept) -> Rows:
-    """For each target and source: the similarity of their prompts, and what starting there gains on test."""
+    """For each target and source: the similarity of their prompts, and what starting there gains on test.
+
+    Seed 42 alone: the prompts of one seed begin with the same rows of the vocabulary, those of others do not.
+    """
     rows = [["similarity / gain", *SOURCES]]
     for task in FULL:
-        runs = [found for seed in SEEDS if (found := pairs(kept, task, seed))]
-        row = []
-        for source in SOURCES:
-            means = [fmean(run[source][i] for run in runs) for i in range(2)] if runs else []
-            row.append(f"{means[0]:.2f} / {means[1]:+.1f}" if runs else NOT_RUN)
-        rows.append([task, *row])
+        found = pairs(kept, task, SEEDS[0])
+        rows.append([task, *(f"{found[s][0]:.2f} / {found[s][1]:+.1f}" if found else NOT_RUN for s in SOURCES)])
     return begun(rows)
 
 
 def pairs(kept: Kept, task: str, seed: int, measure: str = "average") -> dict[str, tuple[float, float]]:
-    """(similarity, gain on test over the prompt from scratch) of each source; none where one is missing.
-
-    A seed's prompts begin with the same rows of the vocabulary, so that seeds must not be mixed: see SPoT in the page.
-    """
+    """(similarity, gain on test over the prompt from scratch) of each source; none where one is missing."""
     own, runs = kept.result(f"{task}-prompt-{seed}"), starts(kept, task, seed)
     if own is None or runs is None or not {f"source-{source}" for source in runs} <= own.similarities.keys():
         return {}
     return {
-        source: (own.similarities[f"source-{source}"][measure], run.means["test"] - own.means["test"])
+        source: (own.similarities[f"source-{source}"][measure], run.mean("test") - own.mean("test"))
         for source, run in runs.items()
     }
 
 
 def correlation(kept: Kept) -> Rows:
-    """Of similarity and gain, over all pairs of a target's run and a source.
+    """Of similarity and gain over the sources, each less the mean of its target's run.
 
-    The gains of one run share the score that they are gains over, and its noise: less their mean they do not.
+    A target's run has its own level of both: the gains share the score that they are gains over, the similarities
+    the rows that the run began with.
     """
-    rows = [["similarity", "pairs", "Pearson", "Spearman", "Pearson, both less the mean of their target's run"]]
+    rows = [["similarity", "targets' runs", "pairs", "degrees of freedom", "Pearson", "Spearman"]]
     for measure in ("average", "tokens"):
-        groups = [list(pairs(kept, task, seed, measure).values()) for task in FULL for seed in SEEDS]
-        points = [point for group in groups for point in group]
-        if len(points) < 3:
-            rows.append([measure, str(len(points)), *[NOT_RUN] * 3])
-            continue
-        x, y = zip(*points, strict=True)
-        inner = [g - fmean(p[1] for p in group) for group in groups for _, g in group]
-        own = [s - fmean(p[0] for p in group) for group in groups for s, _ in group]
-        both = (pearson(x, y), spearman(x, y), pearson(own, inner))
-        rows.append([measure, str(len(points)), *("-" if math.isnan(r) else f"{r / 100:.2f}" for r in both)])
+        for numbers, text in ((SEEDS[:1], "seed 42"), (SEEDS, "all seeds")):
+            found = [list(pairs(kept, task, seed, measure).values()) for task in FULL for seed in numbers]
+            groups = [np.array(group) for group in found if group]
+            if not groups:
+                continue
+            x, y = np.concatenate([group - group.mean(0) for group in groups]).T
+            free = len(x) - len(groups) - 1
+            rs = [f"{r(x, y) / 100:.2f}" for r in (pearson, spearman)]
+            rows.append([f"{measure}, {text}", str(len(groups)), str(len(x)), str(free), *rs])
     return rows
 
 
 def multi(kept: Kept) -> Rows:
     """Targets one by one and together."""
-    rows = [["test", *(f"{task}: {metric(kept, task)}" for task in FULL), "mean"]]
-    single = [kept.score(seeds(f"{task}-attempt"), "test") for task in FULL]
-    rows.append(["attempt, one by one (60 steps each)", *single, "-"])
-    for stem, name in (("multi", "attempt, four tasks (160 steps)"), ("multi-pretrained", "the same, G pre-trained")):
+    rows = [["test", *(f"{task}: {kept.measure(task)}" for task in FULL), "mean", "mean on dev"]]
+    single = [kept.score(seeds(f"{task}-attempt"), "test", task) for task in FULL]
+    rows.append(["one by one, 60 steps each", *single, *(mean_of_singles(kept, split) for split in ("test", "dev"))])
+    for stem, name in (
+        ("multi", "together, 160 steps"),
+        ("multi-pretrained", "the same, G pre-trained"),
+        ("multi-pretrained-slow", "G pre-trained and trained at 0.01"),
+    ):
         scores = [kept.score(seeds(stem), "test", task) for task in FULL]
-        rows.append([name, *scores, kept.score(seeds(stem), "test")])
+        rows.append([name, *scores, *(kept.score(seeds(stem), split) for split in ("test", "dev"))])
+    return begun(rows)
+
+
+def mean_of_singles(kept: Kept, split: str) -> str:
+    """Over the targets, of the seeds that all of them have."""
+    runs = [kept.results([f"{task}-attempt-{seed}" for task in FULL]) for seed in SEEDS]
+    means = [fmean(run.mean(split) for run in of_seed) for of_seed in runs if len(of_seed) == len(FULL)]
+    return figure(means) if means else NOT_RUN
+
+
+def published(kept: Kept) -> Rows:
+    """Accuracies here beside those of T5-base."""
+    rows = [["accuracy on test: here / T5-base", *FULL]]
+    for name, stem, scores in PUBLISHED:
+        row = [name]
+        for task, score in zip(FULL, scores, strict=True):
+            runs = kept.results(seeds(stem if stem == "multi" else f"{task}-{stem}"))
+            here = figure([run.metrics[task]["test"]["accuracy"] for run in runs]) if runs else NOT_RUN
+            row.append(f"{here} / {score}")
+        rows.append(row)
     return rows
 
 
@@ -283,20 +316,17 @@ def sizes(kept: Kept) -> Rows:
 
 def reach(kept: Kept) -> Rows:
     """Ways to the comparison of two sentences."""
-    ways = ("source-{}", "source-{}-text", "long-{}", "attempt-{}", "finetune-{}")
-    head = [
-        "prompt, 100 steps",
-        "from a question in flan's manner",
-        "400 steps",
-        "ATTEMPT, 60 steps",
-        "fine-tuning, 60",
-    ]
-    rows = [["test (dev)", "constant answer", "T5 alone", *head]]
+    ways = {
+        "prompt, 100 steps": "source-{}",
+        "from a question in flan's manner": "source-{}-text",
+        "400 steps": "long-{}",
+        "ATTEMPT, 60 steps": "attempt-{}",
+        "fine-tuning, 60": "finetune-{}",
+    }
+    rows = [["test (dev)", "constant answer", "T5 alone", *ways]]
     for task in PAIRS:
-        rows.append([task, kept.constant(task, "test"), kept.score([zero_shot_of(task)], "test", task)])
-        for way in ways:
-            test, dev = (kept.score([way.format(task)], split) for split in ("test", "dev"))
-            rows[-1].append(f"{test} ({dev})" if kept.result(way.format(task)) else test)
+        cells = [both(kept, way.format(task)) for way in ways.values()]
+        rows.append([task, constants(kept, task), both(kept, zero_shot_of(task), task), *cells])
     return rows
 
 
@@ -313,6 +343,7 @@ TABLES: dict[str, Callable[[Kept], Rows]] = {
     "transfer": transfer,
     "correlation": correlation,
     "multi": multi,
+    "published": published,
     "better": better,
     "sizes": sizes,
     "reach": reach,
