@@ -23,7 +23,7 @@ from attempt.eval_command import new_parser
 from attempt.files import write_whole
 from attempt.flags import Parser
 from attempt.interactive import FREE_TEXT, Model, Question, converse
-from attempt.machine import Machine, choose_machine, keep_memory
+from attempt.machine import Machine, choose_machine, keep_memory, memory_told
 from attempt.options import Options, spelled
 from attempt.pictures import attention_map
 from attempt.plan import Plan
@@ -249,8 +249,6 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     plan = Plan.read(Run(given.run).config)
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
-    if given.attention_map and plan.method != "attempt":
-        parser.error(f"--attention-map: expected a run of --method attempt, found {given.run} of {plan.method}")
     return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
 
 
@@ -274,9 +272,14 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
             f"{run.folder}: expected a model of width {trained.prompt.target.size(2)}, found {t5.config.d_model} in "
             f"{options.model}; give the run's own by --model"
         )
+    if given.attention_map and config.method != "attempt":
+        parser.error(f"--attention-map: expected prompts of --method attempt, found {path} of {config.method}")
+    if config.labels != options.labels:
+        raise AttemptError(f"{path}: expected answers that are {options.labels}, as the run's, found {config.labels}")
     return trained, config
 
 
+@memory_told()
 def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
@@ -288,7 +291,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
         trained.prompt.to(backbone.machine.device)
     backbone.machine.quicken(backbone.t5, options)
 
-    chosen = numbered(expand(given.task or options.task), options)
+    chosen = numbered(expand(given.task or options.task), config)
     if given.interactive:
         model = Model(backbone.t5, backbone.tokenizer, backbone.machine, trained.prompt, config.sources)
         converse([new_question(name, number, options, backbone) for name, number in chosen.items()], model.reply)
@@ -313,14 +316,17 @@ def evaluate(argv: Sequence[str] | None) -> None:
         show([attention_map(given.split, prompts, instances)], given.attention_map)
 
 
-def numbered(names: Sequence[str], options: Options) -> dict[str, int]:
-    """The names of tasks to score, each with the number of its prompt."""
+def numbered(names: Sequence[str], config: PromptConfig) -> dict[str, int]:
+    """The names of tasks to score, each with the number of its prompt in the checkpoint."""
+    if len(config.names) == 1:  # one prompt can be tried on any task
+        return dict.fromkeys(names, 0)
     for name in names:
-        if name not in options.task and len(options.task) > 1:
-            near = meant(name, options.task)
-            raise AttemptError(f"--task {name}: expected one of the run's tasks, {', '.join(options.task)}{near}")
-    # one prompt can be tried on any task
-    return {name: options.task.index(name) if name in options.task else 0 for name in names}
+        if name not in config.names:
+            near = meant(name, config.names)
+            raise AttemptError(
+                f"--task {name}: expected one of the checkpoint's tasks, {', '.join(config.names)}{near}"
+            )
+    return {name: config.names.index(name) for name in names}
 
 
 def new_question(name: str, number: int, options: Options, backbone: Backbone) -> Question:
@@ -333,7 +339,7 @@ def new_question(name: str, number: int, options: Options, backbone: Backbone) -
         name,
         task.fields,
         lambda values: source_text(task, values, options.task_name),
-        0 if options.shared_prompt else number,
+        number,
         options.max_source_length or task.max_source,
         options.max_target_length or (FREE_TEXT if rows is None else rows.size(1)),
         dict(zip(labels, task.labels or labels, strict=True)),

@@ -313,7 +313,8 @@ def work(job: Job, *, resumed: bool) -> None:
         job.started = time.monotonic()
         job.save()
     tried = f"--batch-size {job.options.batch_size}, --eval-batch-size {job.options.eval_batch_size}"
-    memory = memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens")
+    saved = "; what was saved last is still whole: --resume goes on with other --batch-size by --change"
+    memory = memory_told(f"{tried} and texts of up to {job.tokens.lengths.max()} tokens", saved)
     with Signals() as signals, memory, job.logs.opened(job.options, job.trainer.step):
         job.train(signals)
         job.finish(signals)
@@ -326,6 +327,7 @@ def check_names(options: Options) -> None:
         check_answers(find_task(name, options), options)
 
 
+@memory_told()
 def run(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     words = distributed.local_first(lambda: demo_words(words)) if "--demo" in words else words

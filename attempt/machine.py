@@ -119,14 +119,14 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 @contextmanager
-def memory_told(tried: str) -> Iterator[None]:
-    """Where the memory does not suffice, say with what, and which flags need less."""
+def memory_told(tried: str = "what was asked for", saved: str = "") -> Iterator[None]:
+    """Where the memory does not suffice, say with what, which flags need less, and what is saved."""
     try:
         yield
     except RuntimeError as e:  # PyTorch's OutOfMemoryError is one, and the CPU's allocator raises a plain one
         if "out of memory" not in str(e) and "can't allocate memory" not in str(e):
             raise
         raise AttemptError(
-            f"out of memory with {tried}; halve the batch sizes, or give a smaller --max-source-length, or --precision "
-            "bf16 on a GPU; what was saved last is still whole: --resume goes on with other --batch-size by --change"
+            f"out of memory with {tried}; halve the batch sizes, or give a smaller --max-source-length or --model, or "
+            f"on GPUs --precision bf16 or --shard{saved}"
         ) from None

@@ -290,7 +290,7 @@ def test_the_map_of_a_run_has_its_weights(
 def test_a_run_without_a_mixture_has_no_map(prompt_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         eval.main(["--run", str(prompt_run), "--attention-map", "x.png"])
-    assert "--attention-map: expected a run of --method attempt" in error_of(capsys)
+    assert "--attention-map: expected prompts of --method attempt" in error_of(capsys)
 
 
 def test_no_program_loads_matplotlib_unasked() -> None:

@@ -3,7 +3,7 @@ tests look at what is passed on, not at what comes out."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from runs import error_of, metrics_of, result_of
 import eval
 import train
 from attempt.baselines import TunedWeights
-from attempt.checkpoint import load_prompt
+from attempt.checkpoint import load_prompt, save_prompt
 from attempt.prompt import SoftPrompt
 from data.batches import Batch
 from data.download import Downloader
@@ -310,6 +310,44 @@ def test_eval_refuses_what_it_would_pass_over(prompt_run: Path, capsys: pytest.C
     assert "expected each task once" in error_of(capsys)
     best = str(prompt_run / "best.safetensors")
     assert eval.main(["--run", str(prompt_run), "--device", "cpu", "--checkpoint", best]) == 0
+
+
+def test_eval_finds_the_prompts_of_a_given_file_by_their_tasks(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "run", tmp_path / "other.safetensors"
+    flags = ["--task", "cola", "rte", "--method", "prompt", "--steps", "4", "--eval-every", "2", *common]
+    assert train.main([*flags, "--out", str(out)]) == 0
+
+    def scored(file: Path, *more: str) -> int:
+        return eval.main(["--run", str(out), "--split", "dev", "--device", "cpu", "--checkpoint", str(file), *more])
+
+    prompt, config = load_prompt(out / "best.safetensors")
+    swapped = dataclasses.replace(config, tasks=["rte", "cola"])
+    assert eval.numbered(["cola", "rte"], swapped) == {"cola": 1, "rte": 0}
+    alone = dataclasses.replace(config, tasks=["rte"])
+    assert eval.numbered(["cola", "rte"], alone) == {"cola": 0, "rte": 0}  # one prompt can be tried on any task
+    save_prompt(other, SoftPrompt(prompt.target[1:].detach()), alone)
+    assert scored(other) == 0
+    save_prompt(other, prompt, dataclasses.replace(config, tasks=["rte", "mrpc"]))
+    assert scored(other) == 2
+    assert "--task cola: expected one of the checkpoint's tasks, rte, mrpc" in error_of(capsys)
+    save_prompt(other, prompt, dataclasses.replace(config, labels="words"))
+    assert scored(other) == 2
+    assert "expected answers that are digits, as the run's, found words" in error_of(capsys)
+
+
+def test_out_of_memory_is_a_line_wherever_it_happens(
+    prompt_run: Path, common: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setattr(eval.Backbone, "load", full)
+    flags = ["--task", "cola", "--method", "prompt", "--dry-run", *common]
+    for program, words in ((eval, ["--run", str(prompt_run), "--device", "cpu"]), (train, flags)):
+        assert program.main(words) == 2
+        assert "out of memory with what was asked for; halve the batch sizes" in error_of(capsys)
 
 
 def test_a_mirrors_password_is_not_stored(common: list[str], tmp_path: Path) -> None:
