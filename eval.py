@@ -37,7 +37,7 @@ from data.batches import Batch, TokenSet, bucketed, collate
 from data.download import Downloader
 from data.metrics import score
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
-from data.tasks import TASKS, Example, Task, expand, get_task, load_official, source_text
+from data.tasks import TASKS, Example, Task, check_labels, expand, get_task, load_official, source_text
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
 from model.checkpoint import find_checkpoint, load_t5
@@ -134,10 +134,11 @@ def load_splits(
     check_answers(task, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
-    # Free text has no longest label: its longest training answer is long enough.
-    texts = (
-        list({example.target for example in splits["train"]}) if task.free_text else task.label_texts(options.labels)
-    )
+    if task.free_text:  # it has no longest label: its longest training answer is long enough
+        texts = list({example.target for example in splits["train"]})
+    else:
+        texts = task.label_texts(options.labels)
+        check_labels(task, texts, tokenizer.encode_batch, tokenizer.decode, options.answer_by == "generate")
     answer_length = options.max_target_length or 1 + max(map(len, tokenizer.encode_batch(texts)), default=0)
     loaded = {}
     for split in names:

@@ -221,6 +221,33 @@ def load_official(task: Task, fetch: Fetch, style: str = "digits", task_name: bo
     return official
 
 
+def check_labels(
+    task: Task,
+    labels: list[str],
+    encode: Callable[[list[str]], list[list[int]]],
+    decode: Callable[[list[int]], str],
+    written: bool,
+) -> None:
+    """Raises AttemptError at two labels of the same tokens and, if answers are `written`, at one that reads otherwise.
+
+    T5's vocabulary has no pieces for "<", "~" or Chinese, which all become one unknown token; "m²" becomes "m2".
+    """
+    mend = "write other labels in its files" if task.split == "given" else "use --labels digits, or another model"
+    rows, known = encode(labels), dict[tuple[int, ...], str]()
+    for label, ids in zip(labels, rows, strict=True):
+        if (other := known.setdefault(tuple(ids), label)) != label:
+            raise AttemptError(
+                f"--task {task.name}: expected labels that the model's vocabulary tells apart, found {shown(other)} "
+                f"and {shown(label)}, which have the same tokens; {mend}"
+            )
+    for label, ids in zip(labels, rows, strict=True) if written else ():
+        if (read := decode(ids)) != label:
+            raise AttemptError(
+                f"--task {task.name}: expected labels that the model's vocabulary can write, found {shown(label)}, "
+                f"whose tokens read {shown(read)}; {mend}, or choose among the labels by --answer-by labels"
+            )
+
+
 def source_text(task: Task, values: tuple[str, ...], task_name: bool = True) -> str:
     """`name field1: value1 field2: value2`; without `task_name` the fields alone."""
     parts = [f"{field}: {value}" for field, value in zip(task.fields, values, strict=True)]

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from attempt.errors import AttemptError
 from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
-from data.tasks import Task, load_official
+from data.tasks import STYLES, TASKS, Task, check_labels, load_official
 from data.user import UserFiles, labels_of, read_rows, user_task
+from model.tokenizer import Tokenizer
 
 QA = UserFiles("train", "dev", None, ("question", "context"), "answer")
 
@@ -268,6 +270,37 @@ def test_numbers_of_examples_and_words(files: list[str], common: list[str], caps
     assert "its answers are free text" in capsys.readouterr().out
     assert train.main([*flags, "--answers", "text", "--shots", "3"]) == 2
     assert "mine has no set of labels" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("正面|负面", "tells apart, found '正面' and '负面', which have the same tokens; write other labels"),
+        ("m2|m²", "tells apart, found 'm2' and 'm²'"),
+        ("no|ça", r"can write, found 'ça', whose tokens read .*, or choose among the labels by --answer-by labels"),
+        ("no|not  sure", "can write, found 'not  sure', whose tokens read 'not sure'"),
+    ],
+)
+def test_labels_that_the_vocabulary_cannot_write(
+    common: list[str], tmp_path: Path, labels: str, message: str, capsys: Any
+) -> None:
+    rows = "".join(f"{label}\ta text\n" for label in labels.split("|") * 3)
+    path = write(tmp_path / "x.tsv", "label\ttext\n" + rows)
+    files = ["--train-file", path, "--dev-file", path, "--source-field", "text", "--target-field", "label"]
+    flags = ["--task", "mine", *files, *common, "--dry-run"]
+    assert train.main(flags) == 2
+    assert re.search(f"--task mine: expected labels that the model's vocabulary {message}", error_of(capsys))
+    # to choose among labels they need not be written, but told apart; free text may be anything
+    assert train.main([*flags, "--answer-by", "labels"]) == (2 if "tells apart" in message else 0)
+    assert train.main([*flags, "--answers", "text"]) == 0
+
+
+@pytest.mark.parametrize("file", ["tiny_checkpoint", "flan"])
+@pytest.mark.parametrize("style", STYLES)
+def test_labels_of_built_in_tasks_can_be_written(file: str, style: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = Tokenizer(request.getfixturevalue(file) / "spiece.model")
+    for task in TASKS.values():
+        check_labels(task, task.label_texts(style), tokenizer.encode_batch, tokenizer.decode, written=True)
 
 
 def test_together_with_a_built_in_task(
