@@ -13,7 +13,12 @@ from urllib.parse import urlsplit
 from attempt.errors import AttemptError, NotFound
 
 OFFICIAL = "https://huggingface.co"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = (  # model/checkpoint.py's, in its order: it reads the first that is there, and no other
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 def endpoint() -> str:
@@ -86,7 +91,7 @@ def cached_snapshot(name: str) -> Path | None:
             return None
         snapshot = folder / "snapshots" / commit
         whole = all(_there(snapshot / file) for file in ("config.json", "spiece.model"))
-        return snapshot if whole and any(_has_weights(snapshot, file) for file in WEIGHTS) else None
+        return snapshot if whole and _has_weights(snapshot) else None
     except (OSError, ValueError):
         return None
 
@@ -95,12 +100,13 @@ def _there(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _has_weights(snapshot: Path, file: str) -> bool:
-    """The file, or its index and all shards."""
-    if _there(snapshot / file):
-        return True
+def _has_weights(snapshot: Path) -> bool:
+    """The first of WEIGHTS that is there, and if it is an index all its shards."""
+    path = next((snapshot / file for file in WEIGHTS if (snapshot / file).is_file()), None)
+    if path is None or path.suffix != ".json":
+        return path is not None and _there(path)
     try:
-        shards = set(json.loads((snapshot / f"{file}.index.json").read_text("utf-8"))["weight_map"].values())
+        shards = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
     except (KeyError, TypeError, AttributeError, RecursionError, OSError, ValueError):
         return False
     return bool(shards) and all(isinstance(s, str) and s == Path(s).name and _there(snapshot / s) for s in shards)

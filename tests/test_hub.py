@@ -10,9 +10,10 @@ import pytest
 from glue_files import Server, no_settings, serving
 
 from attempt.errors import AttemptError, NotFound
+from data import hub as settings
 from data import network
 from data.download import Downloader
-from model.checkpoint import find_checkpoint
+from model.checkpoint import WEIGHT_FILES, find_checkpoint
 
 SECRET = "hf_s3cr3tT0ken"
 NAME = "google/flan-t5-small"
@@ -159,6 +160,16 @@ def test_a_model_in_shards_that_their_programs_have(hub: Server, cache: Path, tm
     assert find_checkpoint(NAME, Downloader(cache).fetch) != place  # a shard is missing
     snapshot(tmp_path / "hugging-face/hub", "b.safetensors")
     assert find_checkpoint(NAME, Downloader(cache).fetch) == place
+
+
+@pytest.mark.parametrize("begun", ["model.safetensors.index.json", "model.safetensors"])
+def test_a_later_download_of_theirs_that_was_cut_counts(hub: Server, cache: Path, tmp_path: Path, begun: str) -> None:
+    """Of the weights that are there the first is read, so it is the one that must be whole."""
+    assert settings.WEIGHTS == WEIGHT_FILES
+    place = snapshot(tmp_path / "hugging-face/hub", "config.json", "spiece.model", "pytorch_model.bin", begun)
+    (place / begun).write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}) if begun.endswith("json") else "")
+    folder = find_checkpoint(NAME, Downloader(cache).fetch)
+    assert folder.is_relative_to(cache) and (folder / "pytorch_model.bin").read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
