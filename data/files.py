@@ -4,6 +4,7 @@ Benchmarks' TSV is not CSV: quotes are ordinary characters, and CR or U+2028 ins
 lines are split at "\\n" alone and fields at tabs; a quoting parser loses rows of SST-2, QNLI, MRPC, QQP, SciTail.
 """
 
+import csv
 import gzip
 import io
 import json
@@ -22,6 +23,7 @@ Fetch = Callable[[str, int | None, str | None], Path]
 
 BUFFER = 1 << 17  # bytes
 LONGEST_LINE = 1 << 26  # bytes; SQuAD's 30 MB are the longest of the official files
+csv.field_size_limit(LONGEST_LINE)  # characters of a cell, of all readers; Python's own limit is 131,072
 # An archive's text is refused where it is longer than SMALL bytes and PACKED_MOST times longer than the archive:
 # text packs to a third or a fifth, a bomb to a thousandth.
 SMALL = 1 << 26

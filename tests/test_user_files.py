@@ -79,6 +79,16 @@ def test_a_csv_is_what_python_writes(tmp_path: Path) -> None:
     assert read == [(a.strip(), b.strip()) for a, b in zip(cells[::2], cells[1::2], strict=True)]
 
 
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl"])
+def test_a_text_may_be_long(tmp_path: Path, ending: str) -> None:
+    text, cells = "a long text " * 20_000, ("question", "context", "answer")  # csv's own limit is 131,072 characters
+    rows = [cells, (text, "b", "yes")]
+    content = json.dumps(dict(zip(*rows, strict=True)))
+    if ending != ".jsonl":
+        content = "\n".join({".tsv": "\t", ".csv": ","}[ending].join(row) for row in rows)
+    assert rows_of(tmp_path / f"x{ending}", content) == [((text.strip(), "b"), "yes")]
+
+
 HEAD = "question\tcontext\tanswer\n"
 
 
