@@ -44,15 +44,16 @@ def tokenized(
 ) -> TokenSet:
     """`TokenSet.build`, or what it once made of the same texts, from the file in `folder`.
 
-    vocabulary: says which tokenizer `encode` is (`Tokenizer.fingerprint`). A folder that cannot be written costs the
-    time alone. Several processes that want the same set wait for the first of them.
+    vocabulary: says which tokenizer `encode` is (`Tokenizer.fingerprint`). A folder that cannot be read or written
+    costs the time alone. Several processes that want the same set wait for the first of them.
     """
     build = partial(TokenSet.build, examples, encode, max_source, max_target, task, eos)
     if len(examples) < LEAST:
         return build()
     path = folder / f"{name_of(examples, vocabulary, max_source, max_target, eos)}.npy"
-    found = read(path, max_source, task)
+    found = None
     try:
+        found = read(path, max_source, task)
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             with locked(path, "tokenising the same texts for"):
@@ -62,7 +63,7 @@ def tokenized(
                     write(path, found)
     except OSError as error:
         reason = error.strerror or error
-        print(f"note: {folder} cannot be written ({reason}); texts are tokenised at every start", file=sys.stderr)
+        print(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start", file=sys.stderr)
     return build() if found is None else found
 
 
@@ -77,7 +78,10 @@ def name_of(examples: Sequence[Example], vocabulary: str, max_source: int, max_t
 
 
 def read(path: Path, max_source: int, task: int) -> TokenSet | None:
-    """The set in the file, mapped; None where there is none. A damaged file is told, and removed."""
+    """The set in the file, mapped; None where there is none. A damaged file is told, and removed.
+
+    Raises OSError where the file cannot be read, and may be sound.
+    """
     try:
         words: NDArray[np.int64] = np.load(path, mmap_mode="r").view(np.ndarray)  # slices of memmaps are slow
         if words.dtype != np.int64 or words.ndim != 1 or _sum(words) != words[:SUM].tobytes():
@@ -85,6 +89,8 @@ def read(path: Path, max_source: int, task: int) -> TokenSet | None:
         return _unpacked(words, max_source, task)
     except FileNotFoundError:
         return None
+    except OSError:
+        raise
     except Exception as error:  # a damaged header fails in any of a dozen ways, and all mean the same
         print(f"warning: {path} is damaged ({briefly(error):.100}): tokenising again", file=sys.stderr)
         with suppress(OSError):

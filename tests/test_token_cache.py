@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(
     assert same(tokens, TokenSet.build(EXAMPLES, Encoder(), 40)) and encode.calls == 2
     assert list(tmp_path.iterdir()) == []
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == (f"note: {tmp_path} cannot be written (No space left on device); texts are tokenised at every start")
+    assert line == (f"note: {tmp_path} cannot be used (No space left on device); texts are tokenised at every start")
 
 
 def test_a_file_in_the_place_of_the_folder_and_a_folder_in_that_of_a_file(
@@ -179,7 +179,24 @@ def test_a_file_in_the_place_of_the_folder_and_a_folder_in_that_of_a_file(
     assert len(get(tmp_path / "file", Encoder())) == 300
     (tmp_path / "x" / f"{name_of(EXAMPLES, 'v', 40, None, 1)}.npy").mkdir(parents=True)
     assert len(get(tmp_path / "x", Encoder())) == 300
-    assert capsys.readouterr().err.count("cannot be written") == 2
+    assert capsys.readouterr().err.count("cannot be used") == 2
+
+
+def test_a_sound_file_that_cannot_be_read_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    encode = Encoder()
+    whole = get(tmp_path, encode)
+    (path,) = tmp_path.iterdir()
+    before = path.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr("data.token_cache.np.load", refused)
+        assert same(get(tmp_path, encode), whole) and encode.calls == 4
+    assert f"note: {tmp_path} cannot be used (Too many open files); texts" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path] and os.path.samestat(path.stat(), before)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -191,7 +208,7 @@ def test_a_read_only_folder_is_read(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert encode.calls == 2 and capsys.readouterr().err == ""
     get(tmp_path, encode, EXAMPLES[1:])
     tmp_path.chmod(0o700)
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot be used" in capsys.readouterr().err
 
 
 def test_what_is_there_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
