@@ -123,13 +123,18 @@ def _unpacked(words: NDArray[np.int64], max_source: int, task: int) -> TokenSet:
 
 
 def write(path: Path, tokens: TokenSet) -> None:
-    """Under a temporary name of its own, synced and moved: the file is there whole or not at all."""
+    """Under a temporary name of its own, synced and moved: the file is there whole or not at all.
+
+    What killed writers have left is removed; whoever calls holds the lock, so that none of them is at work.
+    """
     kind = np.result_type(tokens.sources, tokens.targets)
     counts = [len(tokens), len(tokens.sources), len(tokens.targets), kind.itemsize]
     counts += [tokens.cut_sources, tokens.cut_targets]
     parts = [np.zeros(SUM, np.int64), np.array(counts, np.int64), tokens.source_offsets, tokens.target_offsets]
     words = np.concatenate([*parts, _words(tokens.sources, kind), _words(tokens.targets, kind)])
     words[:SUM] = np.frombuffer(_sum(words), np.int64)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -227,6 +227,16 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    name = f"{name_of(EXAMPLES, 'v', 40, None, 1)}.npy"
+    for process in (7, 12345):
+        (tmp_path / f".{name}.{process}.tmp").write_bytes(b"half a set")
+    other = tmp_path / ".other.npy.7.tmp"  # of another set, which may be written at this moment
+    other.write_bytes(b"half a set")
+    get(tmp_path, Encoder())
+    assert {*tmp_path.iterdir()} == {tmp_path / name, other}
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
