@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,15 @@ def test_writes_a_view_row_by_row(tmp_path: Path) -> None:
 
 def test_writes_the_same_bytes_each_time() -> None:
     assert safetensors_bytes(some_tensors(), {"a": "b"}) == safetensors_bytes(some_tensors(), {"a": "b"})
+
+
+def test_a_file_takes_no_more_memory_than_its_bytes() -> None:
+    tensors = {str(i): torch.full((1 << 18,), i, dtype=torch.bfloat16) for i in range(8)}
+    tracemalloc.start()
+    content = safetensors_bytes(tensors, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(content) > 4 << 20 and peak < 1.1 * len(content)
 
 
 def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
