@@ -76,11 +76,19 @@ def take(examples: list[T], n: int, seed: int = PAPER_SEED) -> list[T]:
 
 
 def take_questions(examples: list[Example], n: int, seed: int = PAPER_SEED) -> list[Example]:
-    """At most n examples to score: like `take`, but without tearing a question with several answers apart."""
+    """At most n examples to score: like `take`, but without tearing a question with several answers apart.
+
+    Raises AttemptError where the first question alone has more.
+    """
     questions = _together(examples, lambda example: example.group)
     taken: list[Example] = []
     for i in permutation(len(questions), seed):
         if len(taken) + len(questions[i]) > n:
+            if not taken:
+                raise AttemptError(
+                    f"--eval-examples: expected at least {len(questions[i])}, since the first question that is drawn "
+                    f"has so many answers, found {n}"
+                )
             break
         taken += questions[i]
     return taken

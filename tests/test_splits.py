@@ -155,6 +155,8 @@ def test_questions_to_score_are_whole() -> None:
     taken = take_questions(dev, 10, 42)
     assert [len([e for e in taken if e.group == group]) for group in dict.fromkeys(e.group for e in taken)] == [3, 3, 3]
     assert sorted(take_questions(dev, 99, 42), key=dev.index) == dev
+    with pytest.raises(AttemptError, match=r"--eval-examples: expected at least 3, since .*, found 2"):
+        take_questions(dev, 2, 42)
     alone = examples(50, "dev")
     assert take_questions(alone, 10, 42) == take(alone, 10, 42)
 
