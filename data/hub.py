@@ -39,10 +39,16 @@ def offline() -> str | None:
     return next((name for name in names if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")), None)
 
 
+def given_path(variable: str) -> Path | None:
+    """The path that the user gives in a variable, "~" at its beginning expanded; None where there is none."""
+    given = os.environ.get(variable)
+    return Path(os.path.expanduser(given)) if given else None
+
+
 def home() -> Path:
     """`$HF_HOME`, else `$XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface`."""
-    if given := os.environ.get("HF_HOME"):
-        return Path(given).expanduser()
+    if given := given_path("HF_HOME"):
+        return given
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "huggingface"
 
@@ -54,7 +60,7 @@ def token() -> str | None:
     """
     text, place = os.environ.get("HF_TOKEN", "").strip(), "HF_TOKEN"
     if not text:
-        path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token")
+        path = given_path("HF_TOKEN_PATH") or home() / "token"
         try:
             text, place = path.read_text("utf-8", errors="replace")[:10000].strip(), str(path)
         except OSError:
@@ -83,7 +89,7 @@ def cached_snapshot(name: str) -> Path | None:
 
     They link a file into hub/models--ORG--NAME/snapshots/COMMIT once it is whole; refs/main holds the COMMIT.
     """
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home() / "hub")
+    cache = given_path("HF_HUB_CACHE") or home() / "hub"
     folder = cache / f"models--{name.replace('/', '--')}"
     try:
         commit = (folder / "refs" / "main").read_text("utf-8").strip()

@@ -136,6 +136,17 @@ def test_a_token_that_no_header_can_carry_is_not_shown(
     assert SECRET not in str(error.value) and hub.requests == []
 
 
+def test_a_tilde_is_the_users_home(hub: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN_PATH", "~/token")
+    monkeypatch.setenv("HF_HUB_CACHE", "~/theirs")
+    (tmp_path / "token").write_text(SECRET)
+    find_checkpoint(NAME, Downloader(cache).fetch)
+    assert tokens(hub) == {f"Bearer {SECRET}"}
+    place = snapshot(tmp_path / "theirs", "config.json", "spiece.model", "pytorch_model.bin")
+    assert find_checkpoint(NAME, Downloader(cache).fetch) == place
+
+
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
 def test_a_model_that_their_programs_have_is_not_downloaded(
     hub: Server, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
