@@ -227,13 +227,19 @@ class QuickDropout(nn.Dropout):
         return x * kept(x, self.p)
 
 
+def rounded(p: float) -> tuple[int, float]:
+    """How many of 65536 numbers drop an element, at most all but one, and by what the others are scaled: 1/(1-p)."""
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    return dropped, 2**16 / (2**16 - dropped)
+
+
 def kept(like: Tensor, p: float) -> Tensor:
     """A tensor shaped like another: 0 with probability p, to the nearest 1/65536; what is kept has 1/(1-p)."""
-    n, dropped = like.numel(), round(p * 2**16)
+    n, (dropped, scale) = like.numel(), rounded(p)
     bits = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)  # all 64 bits are random
     mask = torch.empty(like.shape, dtype=like.dtype)
     torch.ge(bits.view(torch.int16)[:n].view(like.shape), dropped - 2**15, out=mask)  # 0 and 1, without a bool between
-    return mask.mul_(2**16 / (2**16 - dropped))
+    return mask.mul_(scale)
 
 
 def relu_dropout(h: Tensor, p: float) -> Tensor:
@@ -259,9 +265,9 @@ class ReluDropout(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         # dh = dy / (1-p) where y > 0, in the memory of y, which only a frozen matrix has read
         (y,) = ctx.saved_tensors
-        dropped = round(ctx.p * 2**16)
+        dropped, scale = rounded(ctx.p)
         torch.ops.aten.threshold_backward.grad_input(dy, y, 0, grad_input=y)
-        return y.mul_(2**16 / (2**16 - dropped)) if dropped else y, None
+        return y.mul_(scale) if dropped else y, None
 
 
 class SequenceDropout(nn.Dropout):

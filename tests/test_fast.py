@@ -182,6 +182,16 @@ def test_share_and_scale_of_what_is_kept(p: float) -> None:
         assert abs(flat[lane::4].mean().item()) < 5 * (p * (1 - p) * 4 / n) ** 0.5
 
 
+def test_nearly_all_can_be_dropped() -> None:
+    torch.manual_seed(0)
+    p = 0.999995  # nearer to 1 than to 65535/65536
+    assert kept(torch.empty(1000, 1000), p).unique().tolist() == [0, 2**16]
+    h = torch.ones(1000, 1000, requires_grad=True)
+    y = relu_dropout(h * 1, p)
+    (gradient,) = torch.autograd.grad(y.sum(), h)
+    assert torch.equal(gradient, y)
+
+
 def test_dropout_follows_the_seed_and_scales_the_gradient() -> None:
     layer, x = QuickDropout(0.25), torch.randn(8, 31, requires_grad=True)
     torch.manual_seed(1)
