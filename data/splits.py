@@ -56,7 +56,10 @@ def paper_splits(task: Task, official: dict[str, list[Example]], seed: int = PAP
 
 
 def official_splits(task: Task, official: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """The official train and dev sets, dev serving as test too (MNLI: the matched one; Yelp has test alone)."""
+    """The official train and dev sets, dev serving as test too (MNLI: the matched one).
+
+    Yelp, IMDb and AG News have no dev set: test serves as both.
+    """
     if task.split == "given":
         return given_splits(official)
     dev = next(official[name] for name in ("dev_matched", "dev", "test") if name in official)

@@ -2,7 +2,8 @@
 
 A source text is the task's name and then every field after its own name, as T5 was pre-trained (Raffel et al.
 2020, appendix D); a target text is a digit, as in the ATTEMPT papers, or the label's word, as in T5's.
-To add a task, add an entry to TASKS; a new file format needs a function like those of data/others.py.
+To add a task, add an entry to TASKS and its name to a group of GROUPS, which --list-tasks prints; a new file format
+needs a function like those of data/others.py.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ def generate(
     prompt: PromptProvider | None = None,
     tasks: Tensor | None = None,
 ) -> Tensor:
-    """Greedy answers (B,T), T at most max_length tokens, each ending in EOS and padded after it."""
+    """Greedy answers (B,T), T at most max_length tokens: one that is not cut there ends in EOS, and is padded."""
     memory, memory_mask = t5.encoder(t5.embedding(ids), mask, prompt, tasks)
     caches = t5.decoder.new_caches()
     token = ids.new_full((ids.size(0), 1), t5.config.decoder_start_token_id)
