@@ -257,9 +257,14 @@ def item(record: dict[str, Any], key: str, kind: type, where: str) -> Any:
     return checked_text(value, where) if isinstance(value, str) else value
 
 
+def is_unicode(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no tokenizer takes."""
+    return text.isascii() or text.encode("utf-8", "replace").decode("utf-8") == text
+
+
 def checked_text(text: str, where: str) -> str:
-    """The text, stripped. JSON can spell half a surrogate pair, which no tokenizer takes."""
-    if not text.isascii() and text.encode("utf-8", "replace").decode("utf-8") != text:
+    """The text, stripped."""
+    if not is_unicode(text):
         raise AttemptError(f"{where}: expected Unicode text, found half a surrogate pair: get the file again")
     return text.strip()
 

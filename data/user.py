@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from attempt.errors import AttemptError, meant, meant_path
-from data.files import Fetch, Row, shown, text_lines
+from data.files import Fetch, Row, is_unicode, shown, text_lines
 from data.tasks import Task
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
@@ -171,7 +171,7 @@ def _json_text(record: dict[str, object], key: str, where: str) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         raise AttemptError(f"{where}: expected a text, number or boolean in {key!r}, found {json.dumps(value):.60}")
-    if not value.isascii() and value.encode("utf-8", "replace").decode("utf-8") != value:
+    if not is_unicode(value):
         raise AttemptError(f"{where}: expected Unicode text in {key!r}, found half a surrogate pair; mend the line")
     return value
 
