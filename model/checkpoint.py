@@ -63,10 +63,10 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
     raise NotFound(f"--model {name}: expected one of {', '.join(WEIGHT_FILES)} at {address}, found none")
 
 
-def load_t5(folder: Path, dtype: torch.dtype = torch.float32) -> T5:
-    """The T5 in a folder (config.json and weights), on the CPU, in `dtype`, in evaluation mode."""
+def load_t5(folder: Path) -> T5:
+    """The T5 in a folder (config.json and weights), on the CPU, in fp32, in evaluation mode."""
     model = empty_t5(folder)
-    state = {name: tensor.to(dtype, copy=True) for name, tensor in read_weights(folder, model)}
+    state = {name: tensor.to(torch.float32, copy=True) for name, tensor in read_weights(folder, model)}
     model.load_state_dict(state, assign=True)
     return model.eval()
 

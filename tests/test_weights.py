@@ -335,12 +335,6 @@ def test_every_parameter_has_a_name_in_the_files() -> None:
         assert sorted(hugging_face_names(model.config)) == sorted(name for name, _ in model.named_parameters())
 
 
-def test_loads_in_another_dtype(tmp_path: Path) -> None:
-    model = load_t5(save(tmp_path, V11, random_state(V11)), torch.bfloat16)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert (logits(model).float() - logits(load_t5(tmp_path))).abs().max() < 1
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_model_does_not_need_its_files(tmp_path: Path, form: str) -> None:
     model = load_t5(save(tmp_path, V11, random_state(V11), form))
