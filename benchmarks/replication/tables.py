@@ -97,18 +97,13 @@ def curve_of(found: Result | None) -> str:
 
 
 def variants(kept: Kept) -> Rows:
-    """Source prompts with one thing changed."""
-    tasks = ("sst2", "mnli")
-    head = [
-        f"{task}, {text}" for task in tasks for text in ("test (dev)", "dev every 25 steps", "loss of steps 1 to 25")
-    ]
-    rows = [["", *head]]
+    """SST-2's prompt with one thing changed."""
+    rows = [["", "sst2, test (dev)", "dev every 25 steps", "loss of steps 1 to 25"]]
     for variant in ("", *VARIANTS):
-        rows.append([variant or "as above"])
-        for task in tasks:
-            name = "-".join(filter(None, ["source", task, variant]))
-            found = kept.result(name)
-            rows[-1] += [both(kept, name), curve_of(found), f"{found.losses[0]:.2f}" if found else NOT_RUN]
+        name = "-".join(filter(None, ["source-sst2", variant]))
+        found = kept.result(name)
+        loss = f"{found.losses[0]:.2f}" if found else NOT_RUN
+        rows.append([variant or "as above", both(kept, name), curve_of(found), loss])
     return begun(rows)
 
 
