@@ -85,10 +85,13 @@ class Run:
             write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add a line, synced: the state that is saved next says that this evaluation was made."""
         if not distributed.is_main():
             return
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The complete lines; one that a killed process left half-written is passed over, and so is any other text."""

@@ -156,6 +156,20 @@ def test_a_damaged_last_checkpoint_is_made_up_for(
     assert_same(whole, out)
 
 
+def test_an_evaluation_is_on_the_disk_before_the_state_that_counts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, synced, sync = Run(tmp_path), [], os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    run.append_metrics({"step": 4, "scores": []})
+    assert synced == [run.metrics.stat().st_size]
+
+
 def test_a_run_that_diverged_is_not_saved_at_a_signal(
     common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
