@@ -27,7 +27,7 @@ class Guards:
     """The positions of a step's examples in the training set."""
 
     def check_finite(self) -> None:
-        """Raises AttemptError with the step and its examples where a loss or gradient since the last check is not."""
+        """Raises AttemptError, with the step and its examples, at a bad loss or gradient since the last evaluation."""
         bad = self.trainer.first_bad()
         if bad is None:
             return

@@ -2,8 +2,8 @@
 
 config.json        the options
 metrics.jsonl      a line an evaluation
-best.safetensors   the prompt with the best score on dev
-last.safetensors   the prompt of the last evaluation
+best.safetensors   what was trained (prompts, or a baseline's weights) when dev's score was best
+last.safetensors   what was trained when it was saved last: at the start, an evaluation or a signal
 state.pt           what --resume goes on from: optimizer, random numbers, position in the data, best scores
 state-before.pt    the one before it, should it be damaged
 result.json        written when the run is complete

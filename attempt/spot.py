@@ -99,7 +99,7 @@ def run(argv: Sequence[str] | None) -> None:
     )
     add = parser.add_argument
     add("prompts", nargs="+", type=Path, metavar="PATH", help="run folders or prompt files")
-    add("--target", type=Path, metavar="PATH", help="rank the prompts by their similarity to this run's or file's")
+    add("--target", type=Path, metavar="PATH", help="rank the others by their similarity to this run's or file's")
     add(
         "--similarity",
         choices=SIMILARITIES,
@@ -109,7 +109,12 @@ def run(argv: Sequence[str] | None) -> None:
     add("--save", type=Path, metavar="FILE", help="write the table too, as .json or else with tabs")
     given = parser.parse_args(argv)
 
-    prompts, names = load_sources(given.prompts)
+    paths = given.prompts
+    if given.target is not None:  # it is as similar to itself as can be
+        paths = [path for path in paths if path.resolve() != given.target.resolve()]
+        if not paths:
+            raise AttemptError(f"{given.target}: expected prompts besides the target, found it alone; name some")
+    prompts, names = load_sources(paths)
     target = None
     if given.target is not None:
         targets, own = load_sources([given.target])
@@ -117,7 +122,7 @@ def run(argv: Sequence[str] | None) -> None:
             raise AttemptError(f"{given.target}: expected one prompt as the target, found {', '.join(own)}")
         if targets.size(2) != prompts.size(2):
             raise AttemptError(
-                f"{given.target}: expected a prompt of width {prompts.size(2)} like {given.prompts[0]}, "
+                f"{given.target}: expected a prompt of width {prompts.size(2)} like {paths[0]}, "
                 f"found width {targets.size(2)}; similar prompts are prompts of one model"
             )
         target = targets[0]

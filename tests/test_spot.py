@@ -87,6 +87,17 @@ def test_the_command_prints_and_saves_the_ranking(
         )
 
 
+def test_the_target_is_not_ranked_among_the_others(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """runs/*-prompt-* has it too, under a path that may be written otherwise."""
+    again = str(Path(files[0]).parent / "." / ".." / Path(files[0]).parent.name / Path(files[0]).name)
+    assert spot.main([*files, "--target", again]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(line.split()[0] for line in printed.splitlines()[1:]) == ["mnli", "qqp", "sst2"]
+    assert "1.0000" not in printed
+    assert spot.main([files[0], "--target", again]) == 2
+    assert "expected prompts besides the target, found it alone" in capsys.readouterr().err
+
+
 def test_the_command_prints_every_pair(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert spot.main(files) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
