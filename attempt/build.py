@@ -129,7 +129,10 @@ def load_attention(path: Path, attention: PromptAttention) -> None:
     """Give G the values of an earlier run's; a temperature that one of the two does not train stays as it is."""
     found, own = read_attention(path), attention.state_dict()
     if not own:
-        raise AttemptError(f"--load-attention {path}: expected a G to load, found --attention constant, which has none")
+        raise AttemptError(
+            f"--load-attention {path}: expected a G to give values to, found --attention {attention.variant}, "
+            "which has none; leave one of them out"
+        )
     shapes, expected = ({name: tuple(t.shape) for name, t in g.items() if name != "tau"} for g in (found, own))
     if shapes != expected:
         raise AttemptError(

@@ -222,17 +222,26 @@ def check_files(parser: Parser, given: dict[str, Any]) -> None:
 
 def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
     """Flags that change nothing beside the others, and why: an ablation of a recipe is given beside its flags."""
-    attention = given.get("attention", "sub")
+    attention = f"--attention {given.get('attention', 'sub')}"
     idle = {
-        "constant": ("bottleneck", "temperature", "learn_temperature", "fix_attention", "freeze_norm", "pool_pads",
-                     "load_attention", "attention_lr"),
-        "dot": ("bottleneck", "freeze_norm"),
-        "linear": ("bottleneck",),
+        "--attention constant": ("bottleneck", "temperature", "learn_temperature", "fix_attention", "freeze_norm",
+                                 "pool_pads", "attention_lr"),
+        "--attention dot": ("bottleneck", "freeze_norm"),
+        "--attention linear": ("bottleneck",),
+        "--fix-attention": ("freeze_norm", "attention_lr"),
+        "--no-target": ("init", "shared_prompt"),
     }  # fmt: skip
-    found = [(spelled(name), f"with --attention {attention}") for name in idle.get(attention, ()) if name in given]
-    if "use_target" in given:
-        found += [(spelled(name), "with --no-target") for name in ("init", "shared_prompt") if name in given]
-    return found
+    if "learn_temperature" not in given:  # which is all that this G could train
+        idle["--attention dot"] += ("fix_attention", "attention_lr")
+    if "load_attention" not in given:  # whose temperature is not the first value
+        idle["--fix-attention"] += ("learn_temperature",)
+    flags = [attention, *["--fix-attention"] * ("fix_attention" in given), *["--no-target"] * ("use_target" in given)]
+    found: dict[str, str] = {}
+    for flag in flags:
+        for name in idle.get(flag, ()):
+            if name in given:
+                found.setdefault(spelled(name), f"with {flag}")
+    return list(found.items())
 
 
 def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:

@@ -13,6 +13,7 @@ import eval
 import train
 from attempt.baselines import TunedWeights
 from attempt.checkpoint import load_prompt, save_prompt
+from attempt.command import parse
 from attempt.prompt import SoftPrompt
 from data.batches import Batch
 from data.download import Downloader
@@ -272,6 +273,36 @@ def test_flags_without_effect_are_told(attempt_flags: list[str], capsys: pytest.
     assert "note: --bottleneck has no effect with --attention constant" in capsys.readouterr().err
     assert train.main([*attempt_flags, "--no-target", "--init", "vocab", "--dry-run"]) == 0
     assert "note: --init has no effect with --no-target" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--fix-attention --attention-lr 1", ["--attention-lr"]),
+        ("--fix-attention --freeze-norm --learn-temperature", ["--freeze-norm", "--learn-temperature"]),
+        ("--fix-attention --learn-temperature --load-attention x", []),
+        ("--attention dot --fix-attention --attention-lr 1", ["--fix-attention", "--attention-lr"]),
+        ("--attention dot --fix-attention --learn-temperature --load-attention x", []),
+        ("--attention dot --attention-lr 1 --learn-temperature", []),
+        ("--attention constant --load-attention x", []),
+    ],
+)
+def test_what_nothing_of_g_is_left_for_is_told(flags: str, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["--task", "cola", *flags.split()])
+    notes = [line.partition("note: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert [note.partition(" has no effect with ")[0] for note in notes] == told
+
+
+@pytest.mark.parametrize("variant", ["constant", "dot"])
+def test_no_g_is_loaded_where_there_is_none(
+    variant: str, attempt_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*attempt_flags, "--steps", "1", "--out", str(tmp_path / "a")]) == 0
+    capsys.readouterr()
+    flags = ["--load-attention", str(tmp_path / "a"), "--attention", variant, "--dry-run"]
+    assert train.main([*attempt_flags, *flags]) == 2
+    text = capsys.readouterr().err
+    assert f"found --attention {variant}, which has none" in text and "no effect" not in text
 
 
 def test_the_smaller_number_of_steps_counts(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
