@@ -29,6 +29,7 @@ from attempt.spot import compare, rank, save, unique, weighted_average
 from model.config import width_of
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
+EARLY_SCORED = 64  # examples of dev and test: nobody reads these scores, but a question's answers stay together
 MIXTURE_CAP = 2**19  # examples of a task in a mixture (Vu et al. 2022, sec. 2)
 SEARCH = "search.json"  # the options of a SPoT search, in its folder
 
@@ -220,7 +221,9 @@ def early_prompt(options: Options, length: int, train_run: TrainRun) -> Tensor:
     most = min(options.max_steps or EARLY_STEPS, EARLY_STEPS)
     steps = options.early_steps or (min(options.steps, most) if options.steps else None)
     out = options.folder() / "early"
-    train_or_keep(prompt_run(options, out, length, steps=steps, max_steps=most), train_run)
+    scored = min(options.eval_examples or EARLY_SCORED, EARLY_SCORED)
+    unread = {"eval_examples": scored, "patience": None}  # it is compared as it is after the last step
+    train_or_keep(prompt_run(options, out, length, steps=steps, max_steps=most, **unread), train_run)
     return load_prompt(Run(out).last)[0].target[0].detach()
 
 

@@ -15,7 +15,10 @@ import eval
 import train
 from attempt import spot
 from attempt.baselines import METHODS
-from attempt.checkpoint import load_prompt, load_sources, save_prompt
+from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
+from attempt.options import Options
+from attempt.prompt import SoftPrompt
+from attempt.series import early_prompt
 from attempt.trainer import Trainer
 from data.download import Downloader
 from model.safetensors import read_safetensors
@@ -228,6 +231,21 @@ def test_spot_trains_from_the_nearest_sources_and_keeps_the_best(
     assert eval.describe(result["scores"][1]) in capsys.readouterr().out
     before = contents(out)
     assert train.main(flags) == 0 and contents(out) == before
+
+
+def test_the_prompt_to_compare_with_is_hardly_scored(tmp_path: Path) -> None:
+    """Its last step counts, whatever dev says."""
+    told: list[Options] = []
+
+    def train_run(options: Options) -> None:
+        told.append(options)
+        save_prompt(tmp_path / "early/last.safetensors", *untrained)
+
+    untrained = SoftPrompt(torch.zeros(1, 6, 32)), PromptConfig("prompt", "t5-base", ["cola"], [], "digits")
+    for asked, expected in ((None, 64), (1000, 64), (8, 8)):
+        options = Options(["cola"], method="spot", out=str(tmp_path), eval_examples=asked, patience=2)
+        early_prompt(options, 6, train_run)
+        assert told[-1].eval_examples == expected and told[-1].patience is None
 
 
 def test_spot_keeps_the_candidate_with_the_best_dev_score(
