@@ -8,6 +8,7 @@ Its metadata has `format` and, as JSON, `config`: a PromptConfig.
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +28,19 @@ FORMAT = "attempt-prompt-1"
 BEST = "best.safetensors"
 
 
+def unique(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The names, with -2, -3 … after those that are taken or came before."""
+    found, known = list[str](), dict.fromkeys(taken, 1)
+    for name in names:
+        own = name
+        while own in known:
+            known[name] += 1
+            own = f"{name}-{known[name]}"
+        known[own] = 1
+        found.append(own)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """All that is needed to use what was trained again, besides its tensors."""
@@ -34,7 +48,9 @@ class PromptConfig:
     method: str  # as --method has it
     model: str  # name or folder of the frozen backbone that it was trained with
     tasks: list[str]  # a target prompt for each, in this order; with `shared` one for all
-    sources: list[str]  # names of the source prompts, in their order in the mixture
+    sources: list[
+        str
+    ]  # names of the source prompts, in their order in the mixture; of equal ones the later get numbers
     labels: str  # "digits" or "words": how answers are written
     # the mixture's settings; save_prompt fills them in
     temperature: float | None = None
@@ -44,6 +60,11 @@ class PromptConfig:
     learn_temperature: bool = False
     use_target: bool = True
     shared: bool = False
+
+    def __post_init__(self) -> None:
+        """Each source has a name of its own, under which its weight is told; `target` is the target's."""
+        if isinstance(self.sources, list):
+            object.__setattr__(self, "sources", unique(self.sources, ["target"]))
 
     @property
     def names(self) -> list[str]:

@@ -21,7 +21,7 @@ from attempt.files import write_whole
 from attempt.flags import Parser
 from attempt.pictures import Picture, attention_maps, learning_curves, mixture_curves, results, similarity_matrix
 from attempt.records import Group, group, read_all
-from attempt.spot import SIMILARITIES, matrix, unique
+from attempt.spot import SIMILARITIES, file_names, matrix
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INSTALL = "pip install -c constraints.txt -e '.[plots]'"
@@ -95,7 +95,7 @@ def run(argv: Sequence[str] | None) -> None:
     if given.kind == "similarity":
         prompts, names = load_sources(given.paths)
         values = matrix(prompts, given.similarity).double().numpy()
-        pictures: Sequence[Picture] = [similarity_matrix(unique(names), values, given.similarity)]
+        pictures: Sequence[Picture] = [similarity_matrix(file_names(names), values, given.similarity)]
     else:
         pictures = of_runs(given.kind, given.paths)
     show(pictures, given.to)

@@ -25,7 +25,7 @@ from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
-from attempt.spot import compare, rank, save, unique, weighted_average
+from attempt.spot import compare, file_names, rank, save, weighted_average
 from model.config import width_of
 
 EARLY_STEPS = 10_000  # Vu et al. 2022, sec. 3: a task's embedding is its prompt after 10k steps
@@ -208,7 +208,7 @@ def candidates(options: Options) -> tuple[Tensor, list[str]]:
     width = width_of(options.model)
     if width not in (None, sources.size(2)):
         raise AttemptError(f"--source-prompts: expected prompts of width {width}, found width {sources.size(2)}")
-    return sources, unique([names[i] for i in others])
+    return sources, file_names([names[i] for i in others])
 
 
 def early_prompt(options: Options, length: int, train_run: TrainRun) -> Tensor:

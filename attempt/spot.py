@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attempt.checkpoint import load_sources
+from attempt.checkpoint import load_sources, unique
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
@@ -63,14 +63,9 @@ def weighted_average(sources: Tensor, similarities: list[float]) -> Tensor:
     return torch.einsum("n,nld->ld", weights / weights.sum(), sources)
 
 
-def unique(names: list[str]) -> list[str]:
-    """The names, fit for files, with -2, -3 … after those that came before."""
-    found: list[str] = []
-    for name in names:
-        plain = re.sub(r"[^\w.+-]+", "_", name).lstrip(".") or "prompt"
-        numbered = (f"{plain}-{i}" for i in range(2, len(names) + 2))
-        found.append(plain if plain not in found else next(other for other in numbered if other not in found))
-    return found
+def file_names(names: list[str]) -> list[str]:
+    """The names, each once, and fit for files and tables."""
+    return unique([re.sub(r"[^\w.+-]+", "_", name).lstrip(".") or "prompt" for name in names])
 
 
 def compare(prompts: Tensor, names: list[str], target: Tensor | None, measure: str) -> list[list[str]]:
@@ -126,7 +121,7 @@ def run(argv: Sequence[str] | None) -> None:
                 f"found width {targets.size(2)}; similar prompts are prompts of one model"
             )
         target = targets[0]
-    rows = compare(prompts, unique(names), target, given.similarity)
+    rows = compare(prompts, file_names(names), target, given.similarity)
     print(table(rows))
     if given.save:
         save(given.save, rows)

@@ -18,7 +18,7 @@ from attempt.baselines import METHODS
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
 from attempt.options import Options
 from attempt.prompt import SoftPrompt
-from attempt.series import early_prompt
+from attempt.series import candidates, early_prompt
 from attempt.trainer import Trainer
 from data.download import Downloader
 from model.safetensors import read_safetensors
@@ -325,7 +325,13 @@ def test_names_of_strangers_prompts_stay_in_the_folder(sources: list[str], commo
     assert train.main(spot_flags([str(evil)], common, out, "--early-prompt", sources[1])) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"a", "evil.safetensors"}
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"b"}
-    assert spot.unique(["a", "a-2", "a", "../a", ".."]) == ["a", "a-2", "a-3", "_a", "prompt"]
+    assert spot.file_names(["a", "a-2", "a", "../a", ".."]) == ["a", "a-2", "a-3", "_a", "prompt"]
+
+
+def test_none_of_several_prompts_of_a_task_is_another_tasks(sources: list[str]) -> None:
+    paths = [sources[0], f"{sources[0]}/last.safetensors", sources[1], f"{sources[1]}/last.safetensors"]
+    found, names = candidates(Options(["rte"], method="spot", source_prompts=paths))
+    assert names == ["cola", "cola-2"] and len(found) == 2
 
 
 def test_a_mixture_has_each_task_once(sources: list[str], common: list[str], tmp_path: Path) -> None:

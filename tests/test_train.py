@@ -97,6 +97,24 @@ def test_attempt_trains_all_that_it_should_and_shows_its_mixture(attempt_flags: 
     assert not torch.equal(prompt.target[0], prompt.target[1])
 
 
+def test_sources_of_one_name_keep_their_weights_apart(
+    attempt_flags: list[str], prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, out = tmp_path / "target_prompt.pt", tmp_path / "run"
+    torch.save(torch.randn(6, 32), target)
+    last, names = prompt_run / "last.safetensors", ["cola", "cola-2", "target-2"]
+    assert (
+        train.main([*attempt_flags, "--source-prompts", *map(str, (prompt_run, last, target)), "--out", str(out)]) == 0
+    )
+    weights = metrics_of(out)[-1]["mixture"]["rte"]["weights"]
+    assert list(weights) == [*names, "target"] and sum(weights.values()) == pytest.approx(1, abs=1e-5)
+    # they are removed by the names under which they are told, and those that stay keep theirs
+    capsys.readouterr()
+    flags = ["--run", str(out), "--device", "cpu", "--remove-sources", "cola", "--add-sources", str(last), str(target)]
+    assert eval.main(flags) == 0
+    assert capsys.readouterr().out.startswith("sources cola-2, target-2, cola, target-3\n")
+
+
 def test_each_task_is_answered_with_its_own_prompt(attempt_flags: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train.main([*attempt_flags, "--out", str(out)]) == 0
