@@ -32,6 +32,8 @@ class Finished:
     folder: Path
     plan: Plan
     result: dict[str, Any]
+    told: dict[str, Any]
+    """What decides its result, see attempt/records.py."""
 
     @property
     def task(self) -> str:
@@ -40,10 +42,8 @@ class Finished:
     @property
     def settings(self) -> dict[str, str]:
         """What may set it apart from other runs of its task, by name, as it would be given."""
-        found = settings(self.plan, self.result)
-        del found["task"]
         scored = {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
-        return {name: spoken(value) for name, value in found.items()} | scored
+        return {name: spoken(value) for name, value in self.told.items() if name != "task"} | scored
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def len_and(result: dict[str, Any], split: str) -> str:
 
 def complete(paths: Iterable[Path]) -> list[Finished]:
     """The complete runs in these folders, each once; of a run nothing below it, such as SPoT's candidates."""
-    found: dict[Path, Finished] = {}
+    found: dict[Path, tuple[Path, Plan, dict[str, Any]]] = {}
     for path in paths:
         if not path.is_dir():
             raise AttemptError(f"{path}: expected the folder of a run or of several, found none{meant_path(path)}")
@@ -67,8 +67,9 @@ def complete(paths: Iterable[Path]) -> list[Finished]:
         if not runs:
             raise AttemptError(f"{path}: expected a complete run (a result.json) in it, found none")
         for run in runs:
-            found.setdefault(run.folder.resolve(), Finished(run.folder, Plan.read(run.config), read_result(run)))
-    return list(found.values())
+            found.setdefault(run.folder.resolve(), (run.folder, Plan.read(run.config), read_result(run)))
+    told = settings(list(found.values()))
+    return [Finished(*run, told=one) for run, one in zip(found.values(), told, strict=True)]
 
 
 def grouped(runs: Iterable[Finished]) -> list[list[Finished]]:

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +60,6 @@ class Record:
         if not run.metrics.exists() and Path(start).name == start:
             run = Run(folder / start)
         return cls(folder, plan, [_evaluation(record, run.metrics) for record in run.read_metrics()], result)
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        return settings(self.plan, self.result)
 
     @property
     def best(self) -> Evaluation | None:
@@ -159,6 +154,8 @@ class Group:
 
     label: str
     runs: list[Record]
+    settings: dict[str, Any]
+    """What decides their results, see `settings`."""
 
     @property
     def tasks(self) -> list[str]:
@@ -168,27 +165,50 @@ class Group:
     def plan(self) -> Plan:
         return self.runs[0].plan
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.runs[0].settings
+
+Told = tuple[Path, Plan, Mapping[str, Any] | None]  # a run's folder, options and result
 
 
-def settings(plan: Plan, result: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What decides a run's results, its seed apart; no options that its method passes over.
+def settings(runs: Sequence[Told]) -> list[dict[str, Any]]:
+    """What decides each run's results, its seed apart; no options that its method passes over.
 
-    What each seed has of its own, in folders seed-1, seed-2 …, is one setting, as is what SPoT found for each.
+    What each seed has of its own, in folders seed-1, seed-2 …, is one setting, as is what SPoT found for each. A folder
+    that another seed of the series names too is nobody's own.
     """
+    found = [_settings(plan, result) for _, plan, result in runs]
+    series = [_of_any_seed(str(folder.resolve()), plan.seed) for folder, plan, _ in runs]
+    seeds: dict[str, set[int]] = {}
+    users: dict[str, set[tuple[str, int]]] = {}  # of each text among the settings: series and seed
+    for (_, plan, _), place, one in zip(runs, series, found, strict=True):
+        seeds.setdefault(place, set()).add(plan.seed)
+        for value in one.values():
+            for text in value if isinstance(value, list) else [value]:
+                users.setdefault(str(text), set()).add((place, plan.seed))
+
+    def common(value: Any, place: str, seed: int) -> Any:
+        if isinstance(value, list):
+            return [common(one, place, seed) for one in value]
+        others = {other for other, its in users[str(value)] if its != seed}
+        shared = place in others if len(seeds[place]) > 1 else others
+        return value if shared or not isinstance(value, str) else _of_any_seed(value, seed)
+
+    return [
+        {name: common(value, place, plan.seed) for name, value in one.items()}
+        for (_, plan, _), place, one in zip(runs, series, found, strict=True)
+    ]
+
+
+def _of_any_seed(path: str, seed: int) -> str:
+    """A path with seed-N in the place of the folder of this seed."""
+    return re.sub(rf"(?<![^/\\])seed-{seed}(?![^/\\])", "seed-N", path)
+
+
+def _settings(plan: Plan, result: Mapping[str, Any] | None) -> dict[str, Any]:
     left_out = set(OF_THE_RUN)
     for option in dataclasses.fields(Options):
         if plan.method not in USES.get(option.metadata["group"], {plan.method}):
             left_out |= {option.name}
     found = {name: value for name, value in plan.stored().items() if name not in left_out}
-    own = f"seed-{plan.seed}"
-    for name, value in found.items():
-        if isinstance(value, str):
-            found[name] = value.replace(own, "seed-N")
-        elif isinstance(value, list):
-            found[name] = [one.replace(own, "seed-N") if isinstance(one, str) else one for one in value]
     return found | ({"init": FOUND} if "start" in (result or {}) else {})
 
 
@@ -201,33 +221,34 @@ def differing(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def group(records: Sequence[Record]) -> list[Group]:
     """Put the runs seed-1, seed-2 … of a folder together where their settings are the same, and name all groups."""
-    together: dict[tuple[Path, str], list[Record]] = {}
-    for record in records:
+    together: dict[tuple[Path, str], Group] = {}
+    told = settings([(record.folder, record.plan, record.result) for record in records])
+    for record, found in zip(records, told, strict=True):
         folder = record.folder.resolve()
         place = folder.parent if re.fullmatch(r"seed-\d+", folder.name) else folder
-        together.setdefault((place, repr(record.settings)), []).append(record)
+        together.setdefault((place, repr(found)), Group("", [], found)).runs.append(record)
     series = list(together.values())
-    labels = [_label(runs[0], [other[0] for other in series]) for runs in series]
+    labels = [_label(one, series) for one in series]
     named: dict[tuple[str, str], list[int]] = {}
-    for i, runs in enumerate(series):
-        named.setdefault((labels[i], repr(runs[0].plan.task)), []).append(i)
+    for i, one in enumerate(series):
+        named.setdefault((labels[i], repr(one.tasks)), []).append(i)
     places = [place for place, _ in together]
     for (label, _), same in named.items():
         if len(same) > 1:  # the same settings twice: their folders are the difference
             above = Path(os.path.commonpath([places[i] for i in same]))
             for i in same:
                 labels[i] = f"{label}, {one_line(str(places[i].relative_to(above)), 80)}"
-    return [Group(label, runs) for label, runs in zip(labels, series, strict=True)]
+    return [dataclasses.replace(one, label=label) for label, one in zip(labels, series, strict=True)]
 
 
-def _label(run: Record, runs: Sequence[Record]) -> str:
+def _label(one: Group, groups: Sequence[Group]) -> str:
     """The method, and what distinguishes runs of it on the same tasks; the same words for runs on other tasks."""
-    plan, words = run.plan, [run.plan.method]
-    if len({other.plan.model for other in runs}) > 1:
+    plan, words = one.plan, [one.plan.method]
+    if len({other.plan.model for other in groups}) > 1:
         words.append(plan.model_name)
     if len(plan.task) > 1:
         words.append(f"{len(plan.task)} tasks at once")
-    rivals = [other for other in runs if other.plan.method == plan.method and len(other.plan.task) == len(plan.task)]
+    rivals = [other for other in groups if other.plan.method == plan.method and len(other.plan.task) == len(plan.task)]
     by_task: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for other in rivals:
         by_task.setdefault(tuple(other.plan.task), []).append(other.settings)
@@ -237,7 +258,7 @@ def _label(run: Record, runs: Sequence[Record]) -> str:
     for name in differing([other.settings for other in rivals]):
         if name == "model" or name not in found or (name in follows and name not in asked):
             continue
-        value, said = run.settings[name], name.replace("_", " ")
+        value, said = one.settings[name], name.replace("_", " ")
         if isinstance(value, bool):
             words += [said] * value
         elif isinstance(value, list):

@@ -107,6 +107,26 @@ def test_each_seed_may_start_from_prompts_of_its_own(prompt_run: Path, tmp_path:
     assert set(line.partition(": ")[2].split("; ")) == {"z (given)", "found for each seed (found)"}
 
 
+def test_a_prompt_of_one_seed_may_be_the_source_of_all(
+    prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a series whose seeds have sources of their own, and in folders that are no series."""
+    for seed in (1, 2, 10):
+        fixed, own = "runs/mnli/seed-1/best.safetensors", f"runs/mnli/seed-{seed}/best.safetensors"
+        told = {"method": "attempt", "seed": seed, "init": "source"}
+        add_run(prompt_run, tmp_path / f"fixed/seed-{seed}", 70.0, source_prompts=[fixed], **told)
+        add_run(prompt_run, tmp_path / f"own/seed-{seed}", 71.0, source_prompts=["x/seed-1", own], **told)
+        add_run(prompt_run, tmp_path / f"loose-{seed}", 72.0, source_prompts=[fixed], bottleneck=9, **told)
+    groups = grouped(complete([tmp_path]))
+    assert [len(group) for group in groups] == [3, 3, 3]
+    assert compare.main([str(tmp_path / "fixed"), str(tmp_path / "own")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "--source-prompts: " in line)
+    assert "runs/mnli/seed-1/best.safetensors (attempt A)" in line
+    assert "x/seed-1 runs/mnli/seed-N/best.safetensors (attempt B)" in line
+    assert compare.main([str(tmp_path / "loose-1"), str(tmp_path / "loose-2")]) == 0
+    assert "settings that differ" not in capsys.readouterr().out
+
+
 def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another rate is another group; another --log-every, device or folder is not."""
     add_run(prompt_run, tmp_path / "a", 70.0, seed=1)

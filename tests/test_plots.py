@@ -77,6 +77,15 @@ def test_what_a_prompt_starts_from_tells_runs_apart_unless_each_seed_has_its_own
     assert groups == {"spot, init runs/mnli": 1, "spot, init runs/qqp": 1, "spot, init runs/cola/seed-N": 2}
 
 
+def test_a_prompt_that_all_seeds_start_from_is_one_setting(tmp_path: Path) -> None:
+    for seed in (1, 2, 10):
+        told = {"method": "prompt", "seed": seed}
+        record_run(tmp_path / f"a/seed-{seed}", {5: 60}, init="runs/cola/seed-1", **told)
+        record_run(tmp_path / f"b/seed-{seed}", {5: 60}, init=f"runs/cola/seed-{seed}", **told)
+    groups = {one.label: len(one.runs) for one in group(read_all([tmp_path])[0])}
+    assert groups == {"prompt, init runs/cola/seed-1": 3, "prompt, init runs/cola/seed-N": 3}
+
+
 def test_a_name_below_a_picture_stands_whole(tmp_path: Path) -> None:
     """Two names may differ at their ends alone, or in their middles."""
     from attempt.draw import drawn  # noqa: PLC0415 - needs the extra
