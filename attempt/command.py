@@ -12,11 +12,16 @@ from typing import Any
 from attempt.errors import AttemptError, meant_path
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
-from attempt.plan import Plan, sums_of
+from attempt.plan import FLAGS, Plan, sums_of
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}
 USES["mixture"] = {"attempt"}
+
+# What --change leaves: what a run's state has decided, its best score was measured by, or it was trained on.
+SETTLED_GROUPS = {"method", *USES}
+SETTLED = {"seed", "optimizer", "epochs", "max_steps", "answer_by", "task", "answers", "labels", "splits"}
+SETTLED |= {"train_examples", "shots", "eval_examples", "data_seed"}
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,12 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
         metavar="DIR",
         help="go on with an interrupted run, with the options in its folder (DIR, or --out)",
     )
-    add("--change", action="store_true", help="with --resume: take the given options, though they change the result")
+    add(
+        "--change",
+        action="store_true",
+        help="with --resume: take the given options, though they change the "
+        "result: those that the steps to come can follow, such as --lr, --steps and --batch-size",
+    )
     add(
         "--demo",
         action="store_true",
@@ -247,14 +257,13 @@ def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
 def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
     """The plan of the run in a folder. Raises AttemptError where options are given that are not the run's.
 
-    change: take them all the same.
+    change: take them all the same, if the rest of the run can follow them.
     """
     stored = Plan.read(folder / "config.json")
-    different = [
-        difference(name, value, getattr(stored, name))
-        for name, value in given.items()
-        if name not in MACHINE_FLAGS and value != getattr(stored, name)
-    ]
+    others = {n: value for n, value in given.items() if n not in MACHINE_FLAGS and value != getattr(stored, n)}
+    if change:
+        refuse_settled(folder, stored, others)
+    different = [difference(name, value, getattr(stored, name)) for name, value in others.items()]
     different = different or stored.changed_files()
     if change and different:
         print(f"changed    {', '.join(different)}", flush=True)
@@ -262,7 +271,39 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
         refuse(folder, different)
     taken = {name: value for name, value in given.items() if name != "out" and (change or name in MACHINE_FLAGS)}
     plan = dataclasses.replace(stored, out=str(folder), **taken)
-    return dataclasses.replace(plan, sums=sums_of(plan)) if change else plan
+    return followed(plan, given) if change else plan
+
+
+def followed(plan: Plan, given: dict[str, Any]) -> Plan:
+    """A changed plan with what follows: the attention's rate is --lr's where no other was asked for, now or before."""
+    left_open = [option.name for option in dataclasses.fields(Options) if option.default is None]
+    asked = [name for name in left_open if name in plan.asked or name in given]
+    rate = plan.lr if "lr" in given and "attention_lr" not in asked else plan.attention_lr
+    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums_of(plan))
+
+
+def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:
+    """Raises AttemptError at options that would change nothing any more, though config.json would tell of them."""
+    found = [name for name, value in others.items() if settled(plan, name, value)]
+    if found:
+        lengths = {"epochs", "max_steps"} & set(found)
+        advice = ["start another run with another --out"] * (len(lengths) < len(found))
+        advice += ["give --steps for its length"] * bool(lengths)
+        told = ", ".join(difference(name, others[name], getattr(plan, name)) for name in found)
+        raise AttemptError(
+            f"{folder}: expected --change of what the steps to come can follow, found {told}; {', '.join(advice)}"
+        )
+
+
+def settled(plan: Plan, name: str, value: Any) -> bool:
+    """Whether the rest of a run cannot follow an option any more."""
+    if name == "model":  # which may lie in another folder by now
+        return Path(value).name != plan.model_name
+    if name == "attention_lr":
+        return plan.method != "attempt"
+    if name in ("train_file", "dev_file", "test_file", "source_field", "target_field"):
+        return plan.train_file is None
+    return name in SETTLED or FLAGS[name]["group"] in SETTLED_GROUPS
 
 
 def refuse(folder: Path, differences: list[str]) -> None:
@@ -270,5 +311,5 @@ def refuse(folder: Path, differences: list[str]) -> None:
     if differences:
         raise AttemptError(
             f"{folder}: expected the options that the run was started with, found {', '.join(differences)}; "
-            "leave them out, start another run with another --out, or take them by --resume and --change"
+            "leave them out, start another run with another --out, or take what can be changed by --resume and --change"
         )

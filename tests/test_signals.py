@@ -1,5 +1,6 @@
 """Signals to a run in a process of its own: it saves, says how to go on, and goes on as if nothing had happened."""
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,8 @@ from kill_runs import complete
 from runs import error_of, metrics_of, result_of, same_prompt
 
 import train
+from attempt.command import resumed
+from attempt.options import Options
 from attempt.plan import Plan
 from attempt.run import Run
 
@@ -210,6 +213,48 @@ def test_options_are_changed_on_resume_when_asked_for(
     assert [number for number, _ in rates] == [7, 8, 9, 10, 11]
     assert all(rate == pytest.approx(0.01 * (12 - number) / 11) for number, rate in rates)
     assert result_of(out)["steps"] == 11 and Plan.read(out / "config.json").lr == 0.01
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--method attempt", "--model x/other", "--init uniform", "--prompt-length 7", "--shared-prompt"),
+        *("--source-prompts x", "--top-k 1", "--bottleneck 7 --pool-pads", "--attention-lr 1", "--task rte"),
+        *("--test-file x", "--labels words", "--shots 2", "--eval-examples 5 --data-seed 1", "--answer-by labels"),
+        *("--optimizer adafactor", "--seed 1"),
+    ],
+)
+def test_what_a_state_has_decided_is_not_changed(flags: str, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (whole / "config.json").read_bytes()
+    assert train.main(["--resume", str(whole), "--change", "--lr", "0.01", *flags.split()]) == 2
+    text = error_of(capsys)
+    assert "of what the steps to come can follow" in text and all(word in text for word in flags.split())
+    assert "--lr" not in text and text.endswith("; start another run with another --out")
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_a_length_in_epochs_is_not_changed(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["--resume", str(whole), "--change", "--epochs", "10", "--max-steps", "100"]) == 2
+    text = error_of(capsys)
+    assert "--epochs 10 (was None), --max-steps 100 (was None)" in text and text.endswith(
+        "; give --steps for its length"
+    )
+
+
+def test_what_follows_from_a_changed_option_is_changed_too(tmp_path: Path) -> None:
+    def run(**options: Any) -> Path:
+        plan = Plan.complete(Options(["cola"], steps=9, model="x/t5", out=str(tmp_path), **options), 40, 4)
+        Run(tmp_path).create(plan)
+        return tmp_path
+
+    plan = resumed(run(), {"lr": 0.01, "model": "y/t5", "clip": 2.0}, change=True)
+    assert (plan.lr, plan.attention_lr, plan.model, plan.clip, plan.init) == (0.01, 0.01, "y/t5", 2.0, "source")
+    # a series with the options of before has another run, one with these has the same
+    before = Options(["cola"], steps=9, model="y/t5")
+    assert plan.differences(before) == ["--lr left out (was 0.01)", "--clip left out (was 2.0)"]
+    assert not plan.differences(dataclasses.replace(before, lr=0.01, clip=2.0))
+    assert resumed(run(attention_lr=0.1), {"lr": 0.01}, change=True).attention_lr == 0.1
+    assert resumed(run(), {"lr": 0.01, "attention_lr": 0.3}, change=True).attention_lr == 0.3
 
 
 def test_out_of_memory_says_what_was_tried(
