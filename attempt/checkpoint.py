@@ -48,9 +48,7 @@ class PromptConfig:
     method: str  # as --method has it
     model: str  # name or folder of the frozen backbone that it was trained with
     tasks: list[str]  # a target prompt for each, in this order; with `shared` one for all
-    sources: list[
-        str
-    ]  # names of the source prompts, in their order in the mixture; of equal ones the later get numbers
+    sources: list[str]  # names of the source prompts, in their order in the mixture, each once
     labels: str  # "digits" or "words": how answers are written
     # the mixture's settings; save_prompt fills them in
     temperature: float | None = None
