@@ -13,6 +13,7 @@ from attempt.errors import AttemptError, meant_path
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.plan import FLAGS, Plan, sums_of
+from attempt.run import Run
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}
@@ -292,6 +293,10 @@ def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:
         told = ", ".join(difference(name, others[name], getattr(plan, name)) for name in found)
         raise AttemptError(
             f"{folder}: expected --change of what the steps to come can follow, found {told}; {', '.join(advice)}"
+        )
+    if others and Run(folder).result.exists() and others.get("steps", 0) <= plan.steps:
+        raise AttemptError(
+            f"{folder}: expected steps to come, found a complete run; give --steps of more than {plan.steps}"
         )
 
 

@@ -241,6 +241,16 @@ def test_a_length_in_epochs_is_not_changed(whole: Path, capsys: pytest.CaptureFi
     )
 
 
+@pytest.mark.parametrize("flags", ["--lr 0.01", "--lr 0.01 --steps 8"])
+def test_no_step_of_a_complete_run_follows_a_change(
+    flags: str, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (whole / "config.json").read_bytes()
+    assert train.main(["--resume", str(whole), "--change", *flags.split()]) == 2
+    assert "found a complete run; give --steps of more than 9" in error_of(capsys)
+    assert (whole / "config.json").read_bytes() == before
+
+
 def test_what_follows_from_a_changed_option_is_changed_too(tmp_path: Path) -> None:
     def run(**options: Any) -> Path:
         plan = Plan.complete(Options(["cola"], steps=9, model="x/t5", out=str(tmp_path), **options), 40, 4)
