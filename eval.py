@@ -157,7 +157,7 @@ def load_splits(
             tokenizer.fingerprint,
             options.max_source_length or task.max_source,
             options.max_target_length,
-            0 if options.shared_prompt else number,
+            number,
             tokenizer.eos,
             downloader.cache / "tokens",
         )
@@ -276,7 +276,10 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
     if given.attention_map and config.method != "attempt":
         parser.error(f"--attention-map: expected prompts of --method attempt, found {path} of {config.method}")
     if config.labels != options.labels:
-        raise AttemptError(f"{path}: expected answers that are {options.labels}, as the run's, found {config.labels}")
+        raise AttemptError(
+            f"{path}: expected answers that are {options.labels}, as the run's, found {config.labels}; "
+            "name the run that it is of by --run"
+        )
     return trained, config
 
 

@@ -249,9 +249,10 @@ def prepare(options: Options) -> Job:
     # the T5, and the data as ids
     downloader = Downloader(mirror=options.mirror, data_dir=Path(options.data_dir) if options.data_dir else None)
     backbone = Backbone.load(options, downloader)
+    numbers = [0] * len(tasks) if options.shared_prompt else range(len(tasks))
     splits = [
         load_splits(task.name, number, ("train", "dev", "test"), options, downloader, backbone.tokenizer)
-        for number, task in enumerate(tasks)
+        for number, task in zip(numbers, tasks, strict=True)
     ]
     tokens = TokenSet.join([task["train"].tokens for task in splits])
     given = None if resumed else given_prompts(options)  # a run that goes on needs its --init no longer

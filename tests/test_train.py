@@ -126,6 +126,10 @@ def test_each_task_is_answered_with_its_own_prompt(attempt_flags: list[str], tmp
     split = eval.load_splits("cola", 1, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
     wrong = eval.load_splits("cola", 0, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
     assert eval.score_split(backbone, prompt, split, plan)[1] != eval.score_split(backbone, prompt, wrong, plan)[1]
+    # also where the run has one for all, and the file that --checkpoint names one for each
+    shared = dataclasses.replace(plan, shared_prompt=True)
+    given = eval.load_splits("cola", 1, ["dev"], shared, downloader, backbone.tokenizer)["dev"]
+    assert given.tokens.tasks.tolist() == split.tokens.tasks.tolist()
 
 
 def test_a_checkpoint_needs_no_source_files(attempt_flags: list[str], prompt_run: Path, tmp_path: Path) -> None:

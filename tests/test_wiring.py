@@ -350,8 +350,8 @@ def test_eval_finds_the_prompts_of_a_given_file_by_their_tasks(
     flags = ["--task", "cola", "rte", "--method", "prompt", "--steps", "4", "--eval-every", "2", *common]
     assert train.main([*flags, "--out", str(out)]) == 0
 
-    def scored(file: Path, *more: str) -> int:
-        return eval.main(["--run", str(out), "--split", "dev", "--device", "cpu", "--checkpoint", str(file), *more])
+    def scored(file: Path) -> int:
+        return eval.main(["--run", str(out), "--split", "dev", "--device", "cpu", "--checkpoint", str(file)])
 
     prompt, config = load_prompt(out / "best.safetensors")
     swapped = dataclasses.replace(config, tasks=["rte", "cola"])
