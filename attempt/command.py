@@ -12,7 +12,7 @@ from typing import Any
 from attempt.errors import AttemptError, meant_path
 from attempt.flags import Parser, seed_number
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
-from attempt.plan import FLAGS, Plan, sums_of
+from attempt.plan import FLAGS, Plan, left_open, sums_of
 from attempt.run import Run
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
@@ -277,8 +277,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
 
 def followed(plan: Plan, given: dict[str, Any]) -> Plan:
     """A changed plan with what follows: the attention's rate is --lr's where no other was asked for, now or before."""
-    left_open = [option.name for option in dataclasses.fields(Options) if option.default is None]
-    asked = [name for name in left_open if name in plan.asked or name in given]
+    asked = left_open({*plan.asked, *given})
     rate = plan.lr if "lr" in given and "attention_lr" not in asked else plan.attention_lr
     return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums_of(plan))
 

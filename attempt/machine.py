@@ -127,6 +127,6 @@ def memory_told(tried: str = "what was asked for", saved: str = "") -> Iterator[
         if "out of memory" not in str(e) and "can't allocate memory" not in str(e):
             raise
         raise AttemptError(
-            f"out of memory with {tried}; halve the batch sizes, or give a smaller --max-source-length or --model, or "
-            f"on GPUs --precision bf16 or --shard{saved}"
+            f"out of memory with {tried}; halve the batch sizes, or give a smaller --model, or in training a "
+            f"smaller --max-source-length, or on GPUs --precision bf16 or --shard{saved}"
         ) from None

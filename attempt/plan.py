@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -61,8 +61,7 @@ class Plan(Options):
             "out": str(options.folder()),
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        asked = [f.name for f in dataclasses.fields(Options) if f.default is None and f.name in given]
-        return cls(**{**derived, **given, "steps": steps, "asked": asked, "sums": sums_of(options)})
+        return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -113,6 +112,11 @@ class Plan(Options):
         if not good:
             raise ValueError(f"{name}: {value!r}")
         check_value(name, value)
+
+
+def left_open(given: Container[str]) -> list[str]:
+    """Which of these options may be left open."""
+    return [option.name for option in dataclasses.fields(Options) if option.default is None and option.name in given]
 
 
 def sums_of(options: Options) -> list[str]:
