@@ -68,8 +68,8 @@ def progress(kept: Kept) -> Rows:
 
 def sources(kept: Kept) -> Rows:
     """Source prompts beside the T5 alone, with their curves."""
-    head = ["task: metric", "constant answer", "T5 alone", "10 steps", "100 steps (squad 50)", "its best step"]
-    rows = [["test (dev)", *head[1:], "other metric, test", "dev every 25 steps"]]
+    head = ["test (dev)", "constant answer", "T5 alone", "10 steps", "100 steps (squad 50)", "its best step"]
+    rows = [[*head, "other metric, test", "dev every 25 steps"]]
     for task in SOURCES:
         found = kept.result(f"source-{task}")
         cells = [constants(kept, task), both(kept, zero_shot_of(task), task), both(kept, f"early-{task}")]
@@ -100,7 +100,7 @@ def variants(kept: Kept) -> Rows:
     """SST-2's prompt with one thing changed."""
     rows = [["", "sst2, test (dev)", "dev every 25 steps", "loss of steps 1 to 25"]]
     for variant in ("", *VARIANTS):
-        name = "-".join(filter(None, ["source-sst2", variant]))
+        name = f"source-sst2-{variant}" if variant else "source-sst2"
         found = kept.result(name)
         loss = f"{found.losses[0]:.2f}" if found else NOT_RUN
         rows.append([variant or "as above", both(kept, name), curve_of(found), loss])
@@ -299,12 +299,7 @@ def better(kept: Kept) -> Rows:
 def sizes(kept: Kept) -> Rows:
     rows = [["scitail, test", "prompt", "from-mnli", "attempt"]]
     for n in SIZES:
-        rows.append(
-            [
-                f"{n:,} examples",
-                *(kept.score(seeds(f"size-{n}-{m}"), "test") for m in PROMPTS),
-            ]
-        )
+        rows.append([f"{n} examples", *(kept.score(seeds(f"size-{n}-{m}"), "test") for m in PROMPTS)])
     full = [kept.score(seeds(f"scitail-{m}"), "test") for m in PROMPTS]
     return begun([*rows, ["all (60 steps read 960)", *full]])
 
