@@ -6,6 +6,7 @@ torchrun, no function here does anything. Control messages go over the CPU (gloo
 """
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -58,6 +59,7 @@ def together(work: Callable[[], None], advice: str) -> None:
         _join()
         with _silence(not is_main()):
             work()
+        _leave()
     except RuntimeError as e:
         if not _is_lost(e):
             raise
@@ -74,11 +76,13 @@ def together(work: Callable[[], None], advice: str) -> None:
         if not is_main():
             raise SystemExit(e.status) from None
         raise
-    dist.destroy_process_group()
 
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
+    # building a T5 imports it anyway; imported once a group is there, its functions' defaults keep that to the very end
+    import torch.distributed.fsdp  # noqa: PLC0415
+
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -86,6 +90,24 @@ def _join() -> None:
     backend = "cpu:gloo,cuda:nccl" if cuda and dist.is_nccl_available() else "gloo"
     dist.init_process_group(backend, store=_store, rank=number, world_size=processes, timeout=TIMEOUT)
     _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _leave() -> None:
+    """End the groups together, and their threads with them.
+
+    A thread that still gives back a message's tensors while Python goes down ends its process by SIGABRT after all was
+    done (pytorch issue 190489), and torchrun then ends the others, be they writing. A group's threads end with the
+    last reference to it: a T5 that is shared out has some, in cycles, and so has what DTensor remembers of its parts.
+    """
+    global _store, _patient  # noqa: PLW0603
+    from torch.distributed.tensor import debug  # noqa: PLC0415
+
+    wait_for_all()
+    if forget := getattr(debug, "_clear_sharding_prop_cache", None):
+        forget()
+    gc.collect()
+    _store = _patient = None
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -240,6 +240,26 @@ def test_two_processes_give_the_answers_of_one(alone: Path, tmp_path: Path) -> N
     assert eval.main([*flags, str(three), "--shard"]) == 2
 
 
+@pytest.mark.parametrize("flags", [[], ["--shard"]])
+def test_no_thread_of_a_group_is_left_when_python_goes_down(flags: list[str], prompt_run: Path, tmp_path: Path) -> None:
+    """One that still gave back a message's tensors ended its process by SIGABRT, and torchrun the others."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys, time, eval\n"
+        "def threads():\n"
+        "    for name in pathlib.Path('/proc/self/task').glob('*/comm'):\n"
+        "        try:\n"
+        "            yield name.read_text().strip()\n"
+        "        except OSError:\n"  # it ended meanwhile
+        "            pass\n"
+        "assert eval.main(sys.argv[1:]) == 0\n"
+        "until = time.monotonic() + 10\n"  # one that has ended is listed for a moment
+        "while left := [name for name in threads() if 'gloo' in name]:\n"
+        "    assert time.monotonic() < until, left\n"
+    )
+    completed(2, script, "--run", prompt_run, "--device", "cpu", "--split", "dev", *flags)
+
+
 def test_an_error_of_all_processes_is_told_once(common: list[str]) -> None:
     text = completed(2, "train.py", "--task", "nonsense", *common, status=1)
     (line,) = told(text)
