@@ -17,9 +17,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp  # once a group is there, its functions' defaults would keep that to the very end
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import debug
 
 from attempt.errors import AttemptError, Interrupted
 
@@ -80,9 +82,6 @@ def together(work: Callable[[], None], advice: str) -> None:
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
-    # building a T5 imports it anyway; imported once a group is there, its functions' defaults keep that to the very end
-    import torch.distributed.fsdp  # noqa: PLC0415
-
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -100,8 +99,6 @@ def _leave() -> None:
     last reference to it: a T5 that is shared out has some, in cycles, and so has what DTensor remembers of its parts.
     """
     global _store, _patient  # noqa: PLW0603
-    from torch.distributed.tensor import debug  # noqa: PLC0415
-
     wait_for_all()
     if forget := getattr(debug, "_clear_sharding_prop_cache", None):
         forget()

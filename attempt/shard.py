@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from attempt import distributed
@@ -38,10 +39,6 @@ def load_shared_out(folder: Path, machine: Machine) -> T5:
 
 def share_out(t5: T5, device: torch.device) -> None:
     """Give each process a part of the blocks' matrices. Here they have shapes only, and take no memory."""
-    try:
-        from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - PyTorch 2.4 and 2.5 have it elsewhere
-    except ImportError:
-        raise AttemptError(f"--shard: expected PyTorch 2.7 or later, found {torch.__version__}") from None
     mesh = init_device_mesh(device.type, (distributed.size(),))
     small = {parameter for parameter in t5.parameters() if parameter.ndim < 2}
     for stack in (t5.encoder, t5.decoder):
