@@ -7,7 +7,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import __version__ as version
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, briefly
 
 SENTINELS = 100
 SENTINEL = re.compile(r"<extra_id_(\d{1,2})>")
@@ -21,12 +21,16 @@ class Tokenizer:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.pieces = SentencePieceProcessor(model_file=str(path))
+            content = path.read_bytes()  # SentencePiece's own reader aborts at a folder, before 0.2.2
+            self.pieces = SentencePieceProcessor()
+            self.pieces.load_from_serialized_proto(content)
             self.pieces.id_to_piece(list(range(self.pieces.get_piece_size())))  # each must be text, so must unk
             self.pieces.decode([self.pieces.unk_id()])
-        except (OSError, RuntimeError, ValueError, IndexError) as e:
-            raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found {e}") from None
-        self.fingerprint = f"{version} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        except OSError as e:
+            raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found: {e.strerror}") from None
+        except (RuntimeError, ValueError, IndexError) as e:
+            raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found {briefly(e)}") from None
+        self.fingerprint = f"{version} {hashlib.sha256(content).hexdigest()}"
         """The same where the same texts get the same ids: the library's version, and the file's SHA-256."""
         self.pad, self.eos, self.unk = 0, 1, 2
         found = self.pieces.pad_id(), self.pieces.eos_id(), self.pieces.unk_id()
