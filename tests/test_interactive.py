@@ -15,6 +15,7 @@ import eval
 import train
 from attempt.checkpoint import load_prompt
 from attempt.plan import Plan
+from model.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +92,12 @@ def test_labels_have_their_log_probabilities(prompt_run: Path, capsys: pytest.Ca
         assert float(line[10:].split(")")[1].split()[0]) == pytest.approx(share, abs=2e-3)
 
 
-def test_long_texts_are_cut_and_it_is_told(prompt_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_texts_are_cut_and_it_is_told(
+    prompt_run: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     printed = piped("word " * 2000 + "\nshort\n", prompt_run, capsys)
-    assert "cut: the first 256 of 8,007 tokens" in block_of(printed)[1]
+    whole = Tokenizer(tiny_checkpoint / "spiece.model").encode("cola sentence: " + "word " * 2000)
+    assert f"cut: the first 256 of {len(whole) + 1:,} tokens" in block_of(printed)[1]
     assert 10 < block_of(printed)[0].count("word") < 100  # what is left of it
     assert not any("cut:" in line for line in block_of(printed, 1))
 
