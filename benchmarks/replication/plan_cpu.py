@@ -217,7 +217,7 @@ def plan() -> list[Cell]:
     """Every cell once, each after those that it reads.
 
     Each question is asked once, then again with two more seeds where the first told methods apart, or might have: all
-    that is asked of SciTail, and of the prompt methods on the other three of FULL.
+    that is asked of SciTail, and each method on the other three of FULL.
     """
     all_methods = tuple(METHODS)
     cells = [
@@ -234,7 +234,7 @@ def plan() -> list[Cell]:
         *again(elsewhere),
         *pretraining(),
         *multi(42, tuple(TOGETHER)),
-        *again(lambda seed: targets(FULL, PROMPTS, seed)),
+        *again(lambda seed: targets(FULL, BRIEF, seed)),
         *(one for examples in SIZES for seed in SEEDS for one in sizes(examples, seed)),
         *(one for task in SHOTS for one in few_shots(task, 42)),
         *targets(OTHERS, BRIEF, 42),
