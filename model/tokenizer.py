@@ -26,9 +26,7 @@ class Tokenizer:
             self.pieces.load_from_serialized_proto(content)
             self.pieces.id_to_piece(list(range(self.pieces.get_piece_size())))  # each must be text, so must unk
             self.pieces.decode([self.pieces.unk_id()])
-        except OSError as e:
-            raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found: {e.strerror}") from None
-        except (RuntimeError, ValueError, IndexError) as e:
+        except (OSError, RuntimeError, ValueError, IndexError) as e:
             raise AttemptError(f"{path}: expected a SentencePiece model (spiece.model), found {briefly(e)}") from None
         self.fingerprint = f"{version} {hashlib.sha256(content).hexdigest()}"
         """The same where the same texts get the same ids: the library's version, and the file's SHA-256."""

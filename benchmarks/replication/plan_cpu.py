@@ -217,7 +217,7 @@ def plan() -> list[Cell]:
     """Every cell once, each after those that it reads.
 
     Each question is asked once, then again with two more seeds where the first told methods apart, or might have: all
-    that is asked of SciTail, and each method on the other three of FULL.
+    that is asked of SciTail, and BRIEF's methods on the other three of FULL.
     """
     all_methods = tuple(METHODS)
     cells = [
