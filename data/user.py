@@ -124,6 +124,11 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
             raise AttemptError(
                 f"{where}: expected an answer in {files.target!r}, found none; fill it in, or drop the row"
             )
+        if not any(fields):
+            raise AttemptError(
+                f"{where}: expected a text in {' or '.join(map(repr, files.fields))}, found none; fill it in, or drop "
+                "the row"
+            )
         rows.append(Row(tuple(fields), target, where))
     if not rows:
         raise AttemptError(f"{path}: expected at least 1 example, found none; check the file")
@@ -151,8 +156,8 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
     for where, line in lines:
         if not line.strip():
             continue
-        try:  # numbers stay as they are written: 1.0 is "1.0", and no digit is lost
-            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+        try:  # numbers stay as they are written: 1.0 is "1.0", and no digit is lost; a NaN is a missing one, no text
+            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=float)
         except (ValueError, RecursionError) as error:
             raise AttemptError(f"{where}: expected a JSON object, found {error}; mend the line") from None
         if not isinstance(record, dict):
@@ -170,7 +175,10 @@ def _json_text(record: dict[str, object], key: str, where: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
-        raise AttemptError(f"{where}: expected a text, number or boolean in {key!r}, found {json.dumps(value):.60}")
+        raise AttemptError(
+            f"{where}: expected a text, number or boolean in {key!r}, found {json.dumps(value):.60}; fill it in, or "
+            "drop the line"
+        )
     if not is_unicode(value):
         raise AttemptError(f"{where}: expected Unicode text in {key!r}, found half a surrogate pair; mend the line")
     return value

@@ -74,9 +74,10 @@ def test_a_csv_is_what_python_writes(tmp_path: Path) -> None:
     with open(tmp_path / "x.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["question", "context", "answer"])
-        writer.writerows([a, b, "yes"] for a, b in zip(cells[::2], cells[1::2], strict=True))
+        rows = [(a, b) for a, b in zip(cells[::2], cells[1::2], strict=True) if a.strip() or b.strip()]
+        writer.writerows([a, b, "yes"] for a, b in rows)
     read = [row.fields for row in read_rows(str(tmp_path / "x.csv"), QA)]
-    assert read == [(a.strip(), b.strip()) for a, b in zip(cells[::2], cells[1::2], strict=True)]
+    assert read == [(a.strip(), b.strip()) for a, b in rows] and len(read) > 130
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl"])
@@ -124,6 +125,12 @@ HEAD = "question\tcontext\tanswer\n"
         ("x.jsonl", '{"question": {}, "context": "b", "answer": "c"}', "line 1: .* in 'question', found {}"),
         ("x.jsonl", '{"question": null, "context": "b", "answer": "c"}', "line 1: .* in 'question', found null"),
         ("x.jsonl", '{"question": "\\ud800", "context": "b", "answer": "c"}', "line 1: .* found half a surrogate pair"),
+        ("x.jsonl", '{"question": "a", "context": "b", "answer": NaN}', "line 1: .* 'answer', found NaN; fill it in"),
+        ("x.jsonl", '\n{"question": Infinity, "context": "b", "answer": "c"}', "line 2: .* 'question', found Infinity"),
+        ("x.jsonl", '{"question": "a", "context": -Infinity, "answer": "c"}', "line 1: .* 'context', found -Infinity"),
+        ("x.jsonl", '{"question": "", "context": " ", "answer": "c"}', "line 1: expected a text in 'question' or"),
+        ("x.csv", "question,context,answer\na,,b\n,,b\n", "x.csv line 3: expected a text in 'question' or 'context'"),
+        ("x.tsv", HEAD + "\t \tb\n", "x.tsv line 2: expected a text in 'question' or 'context', found none"),
         ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]"),
         ("x.jsonl", '{"a": \n', "x.jsonl line 1: expected a JSON object, found"),
         ("x.jsonl", "\n", "x.jsonl: expected at least 1 example"),
@@ -135,6 +142,11 @@ def test_damage_is_told_on_one_line(tmp_path: Path, name: str, content: str | by
     with pytest.raises(AttemptError, match=message) as error:
         rows_of(tmp_path / name, content)
     assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_number_in_a_column_that_is_not_read(tmp_path: Path) -> None:
+    row = '{"question": "a", "context": "", "answer": 1, "score": NaN}\n'
+    assert rows_of(tmp_path / "x.jsonl", row) == [(("a", ""), "1")]
 
 
 def test_files_that_are_not_there_or_not_gzipped(tmp_path: Path) -> None:
@@ -197,7 +209,7 @@ def test_a_task_of_free_text_and_the_order_of_its_fields(tmp_path: Path) -> None
     splits = splits_of(task)
     assert splits["train"][0] == ('mine context: a, b question: Who "is"?', '"yes')
     assert splits["dev"][1] == ("mine context: false question: 12345678901234567890123", "no")
-    closed = user_task("mine", UserFiles(train_file, dev, None, ("context",), "answer", "labels"))
+    closed = user_task("mine", UserFiles(train_file, dev, None, ("question",), "answer", "labels"))
     assert closed.labels == ('"yes', "no")
 
 
