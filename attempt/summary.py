@@ -119,9 +119,11 @@ def size_lines(trainer: Trainer, frozen: tuple[int, int]) -> Lines:
 
 
 def training_lines(options: Plan, sizes: Sequence[int]) -> Lines:
-    epochs = options.steps * options.batch_size / options.epoch_examples(sizes)
+    epochs = options.steps / options.epoch_steps(sizes)
+    told = f"{epochs:.2g}" if epochs < 100 else f"{epochs:,.0f}"  # not 1.2e+02
+    examples = min(options.batch_size, options.epoch_examples(sizes))
     lines = [
-        ("training", f"{options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)"),
+        ("training", f"{options.steps} steps of {examples} examples ({told} epochs)"),
         ("", f"{options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps"),
     ]
     if options.warmup > options.steps:
