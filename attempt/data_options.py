@@ -32,6 +32,13 @@ class DataOptions:
         None,
         choices=["labels", "text"],
     )
+    text_scores: str = flag(
+        "task",
+        "how free-text answers of the files are compared: plain, as they are but for case and spaces (plain_f1, "
+        "plain_em); squad, also without punctuation and a, an, the, as SQuAD's and MRQA's always are (f1, em)",
+        "plain",
+        choices=["plain", "squad"],
+    )
     labels: str = flag(
         "task",
         "how answers are written: digits (Asai et al.) or the words T5 knows",

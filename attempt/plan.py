@@ -88,6 +88,9 @@ class Plan(Options):
             newer |= {"skip_bad_steps": False, "sums": []}
             # a run of before may lack what changes nothing
             found = {**newer, **found} if isinstance(found, dict) else {}
+            # and when free text of a user's files was always compared as SQuAD's, there was no choice
+            squad = found.get("train_file") and found.get("answers") != "labels"
+            found.setdefault("text_scores", "squad" if squad else "plain")
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():

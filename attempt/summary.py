@@ -79,8 +79,9 @@ def task_lines(options: Plan, splits: Mapping[str, Split]) -> Lines:
     sizes = ", ".join(f"{name} {len(split.examples):,}" for name, split in splits.items())
     lines = [("task", f"{task.name}: {sizes} examples")]
     if task.split == "given":
-        spelled = ", ".join(task.labels)
-        lines.append(("", f"its answers are {f'the labels {spelled}' if spelled else 'free text'}"))
+        way = {"plain": "as they are, but for case and spaces", "squad": "as SQuAD's are"}[options.text_scores]
+        kind = f"the labels {', '.join(task.labels)}" if task.labels else f"free text, compared {way}"
+        lines.append(("", f"its answers are {kind}"))
     answers = {example.target for example in train.examples}
     labels = task.labels and task.label_texts(options.labels)
     if absent := [label for label in labels if label not in answers]:

@@ -39,12 +39,15 @@ class UserFiles:
     """The column of the answers."""
     answers: str | None = None
     """"labels" or "text"; None: as the training file's targets suggest."""
+    text_scores: str = "plain"
+    """How free-text answers are compared: "plain", as they are but for case and spaces, or "squad", SQuAD's way."""
 
 
 def user_task(name: str, files: UserFiles) -> Task:
     """The task of these files. Raises AttemptError naming the file and line of a bad row.
 
-    Its labels are the training file's targets, sorted: accuracy and macro F1; free-text answers: F1 and EM.
+    Its labels are the training file's targets, sorted: accuracy and macro F1; free-text answers: F1 and EM, whose
+    names say how texts are compared.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise AttemptError(f"--task: expected a name of letters, digits, '_', '.' and '-', found {name!r}")
@@ -55,7 +58,8 @@ def user_task(name: str, files: UserFiles) -> Task:
             f"--source-field and --target-field: expected each column once, found {', '.join(repeated)} again"
         )
     labels = _labels(files, _stamp(files.train))
-    metrics = ("accuracy", "macro_f1") if labels else ("f1", "em")
+    texts = ("f1", "em") if files.text_scores == "squad" else ("plain_f1", "plain_em")
+    metrics = ("accuracy", "macro_f1") if labels else texts
     read = partial(_read_splits, files, labels)
     return Task(name, files.fields, labels, metrics, "given", labels, read, free_text=not labels)
 

@@ -19,6 +19,7 @@ import train
 from attempt.checkpoint import load_prompt
 from attempt.command import parse
 from attempt.errors import AttemptError
+from attempt.plan import Plan
 from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
@@ -205,7 +206,9 @@ def test_a_task_of_labels(tmp_path: Path) -> None:
 def test_a_task_of_free_text_and_the_order_of_its_fields(tmp_path: Path) -> None:
     train_file, dev = write(tmp_path / "a.tsv", TSV), write(tmp_path / "b.jsonl", JSONL)
     task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer"))
-    assert (task.labels, task.metrics, task.free_text) == ((), ("f1", "em"), True)
+    assert (task.labels, task.metrics, task.free_text) == ((), ("plain_f1", "plain_em"), True)
+    as_squad = UserFiles(train_file, dev, None, ("context", "question"), "answer", text_scores="squad")
+    assert user_task("mine", as_squad).metrics == ("f1", "em")
     splits = splits_of(task)
     assert splits["train"][0] == ('mine context: a, b question: Who "is"?', '"yes')
     assert splits["dev"][1] == ("mine context: false question: 12345678901234567890123", "no")
@@ -281,6 +284,27 @@ def test_train_eval_and_resume(
     assert "--target-field text (was label)" in error_of(capsys)
 
 
+def test_how_free_text_is_compared(files: list[str], common: list[str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert train.main(["--task", "mine", *files, *common, "--answers", "text", "--out", str(run)]) == 0
+    assert [list(score["metrics"]) for score in result_of(run)["scores"]] == [["plain_f1", "plain_em"]] * 2
+    printed = capsys.readouterr().out
+    assert re.search(r"best \(step \d\): mine test: plain_f1 [\d.]+, plain_em [\d.]+, invalid", printed)
+    assert eval.main(["--run", str(run), "--device", "cpu", "--text-scores", "squad"]) == 0
+    assert re.search(r"mine test: f1 [\d.]+, em [\d.]+, invalid", capsys.readouterr().out)
+    assert train.main(["--resume", str(run), "--change", "--text-scores", "squad"]) == 2
+    assert "--text-scores squad (was plain)" in error_of(capsys)
+    # a run of before there was a choice goes on as it began: its free text was compared as SQuAD's
+    config = json.loads((run / "config.json").read_text())
+    del config["text_scores"]
+    for answers, way in (("text", "squad"), (None, "squad"), ("labels", "plain")):
+        (run / "config.json").write_text(json.dumps({**config, "answers": answers}))
+        assert Plan.read(run / "config.json").text_scores == way
+    (run / "config.json").write_text(json.dumps(config))
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
+    assert " f1 " in capsys.readouterr().out
+
+
 def test_numbers_of_examples_and_words(files: list[str], common: list[str], capsys: Any) -> None:
     flags = ["--task", "mine", *files, *common, "--dry-run"]
     assert train.main([*flags, "--train-examples", "5", "--eval-examples", "4", "--splits", "official"]) == 0
@@ -288,8 +312,9 @@ def test_numbers_of_examples_and_words(files: list[str], common: list[str], caps
     assert train.main([*flags, "--shots", "3", "--labels", "words", "--init", "labels"]) == 0
     printed = capsys.readouterr().out
     assert "mine: train 6, dev 10" in printed and ("target 'yes'" in printed or "target 'no'" in printed)
-    assert train.main([*flags, "--answers", "text"]) == 0
-    assert "its answers are free text" in capsys.readouterr().out
+    for way, told in (("plain", "as they are, but for case and spaces"), ("squad", "as SQuAD's are")):
+        assert train.main([*flags, "--answers", "text", "--text-scores", way]) == 0
+        assert f"its answers are free text, compared {told}\n" in capsys.readouterr().out
     assert train.main([*flags, "--answers", "text", "--shots", "3"]) == 2
     assert "mine has no set of labels" in error_of(capsys)
 
@@ -372,6 +397,7 @@ def test_names_that_are_wrong(files: list[str], common: list[str], tmp_path: Pat
         (["--test-file", "a.tsv"], "expected --train-file, --dev-file, --source-field, --target-field too"),
         (["--source-field", "a"], "found --source-field alone"),
         (["--answers", "text"], "found --answers alone"),
+        (["--text-scores", "squad"], "found --text-scores alone"),
     ],
 )
 def test_flags_that_need_others(flags: list[str], missing: str, capsys: Any) -> None:
