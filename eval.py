@@ -122,7 +122,8 @@ def find_task(name: str, options: Options) -> Task:
         return get_task(name)
     columns = tuple(options.source_field), options.target_field
     paths = options.train_file, options.dev_file, options.test_file
-    return user_task(name, UserFiles(*paths, *columns, options.answers, options.text_scores))
+    answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
+    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores))
 
 
 def load_splits(

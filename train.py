@@ -258,7 +258,8 @@ def prepare(options: Options) -> Job:
     prompts = sources if sources is not None else given and given[0]  # (…,L,D)
     length = None if prompts is None else prompts.size(1)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
-    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
+    kind = next(("labels" if task.labels else "text" for task in tasks if task.split == "given"), None)
+    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length, kind)
 
     # what is trained
     distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own

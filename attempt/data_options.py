@@ -27,8 +27,8 @@ class DataOptions:
     target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
     answers: str | None = flag(
         "task",
-        "the files' answers: labels, or any text (default: labels where the training file has at most 20 "
-        "different answers, and fewer than half as many as rows)",
+        "the files' answers: labels, or any text (default: labels where the training file has at most 20 different "
+        "answers, and fewer than half as many as rows, or, if it is small, where dev repeats them)",
         None,
         choices=["labels", "text"],
     )

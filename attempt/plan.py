@@ -38,8 +38,11 @@ class Plan(Options):
     """The user's own files: "train_file SHA-256" and so on."""
 
     @classmethod
-    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
+    def complete(cls, options: Options, examples: int, source_length: int | None, answers: str | None = None) -> "Plan":
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources.
+
+        answers: what those of the user's files were found to be, labels or text.
+        """
         method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
         epoch = math.ceil(examples / options.batch_size)  # in steps
         passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
@@ -59,6 +62,7 @@ class Plan(Options):
             "clip": 1.0 if adamw else 0.0,
             "eval_every": min(epoch, steps),
             "out": str(options.folder()),
+            "answers": answers,
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
         return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})

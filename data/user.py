@@ -10,7 +10,7 @@ Empty lines are left out, a "\\r" at the end of a line is not part of it, a line
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,7 +38,8 @@ class UserFiles:
     target: str
     """The column of the answers."""
     answers: str | None = None
-    """"labels" or "text"; None: as the training file's targets suggest."""
+    """"labels" or "text"; None: as the targets suggest (`kind_of`); "counted": as the training file's alone do, which
+    was the rule of earlier runs."""
     text_scores: str = "plain"
     """How free-text answers are compared: "plain", as they are but for case and spaces, or "squad", SQuAD's way."""
 
@@ -57,7 +58,7 @@ def user_task(name: str, files: UserFiles) -> Task:
         raise AttemptError(
             f"--source-field and --target-field: expected each column once, found {', '.join(repeated)} again"
         )
-    labels = _labels(files, _stamp(files.train))
+    labels = _labels(files, (_stamp(files.train), _stamp(files.dev)))
     texts = ("f1", "em") if files.text_scores == "squad" else ("plain_f1", "plain_em")
     metrics = ("accuracy", "macro_f1") if labels else texts
     read = partial(_read_splits, files, labels)
@@ -74,23 +75,47 @@ def _stamp(name: str) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8)  # a task is looked up several times in a run, and again in every run of a series
-def _labels(files: UserFiles, stamp: tuple[int, ...]) -> tuple[str, ...]:
-    """The labels of the training file, whose `stamp` makes a changed file another one."""
-    return labels_of([row.label for row in read_rows(files.train, files)], files.answers)
+def _labels(files: UserFiles, stamps: tuple[tuple[int, ...], ...]) -> tuple[str, ...]:
+    """The labels of the training file; the files' `stamps` make a changed file another one."""
+    targets, answers = [row.label for row in read_rows(files.train, files)], files.answers
+    if answers == "counted":
+        answers = "labels" if few(targets) else "text"
+    elif answers is None:
+        answers = kind_of(targets, lambda: [row.label for row in read_rows(files.dev, files)], files)
+    return labels_of(targets) if answers == "labels" else ()
 
 
-def labels_of(targets: Sequence[str], answers: str | None = None) -> tuple[str, ...]:
-    """The different targets, sorted, whole numbers by value; () where the answers are free text.
-
-    Unless `answers` says which, targets are labels where there are at most 20 different ones, and fewer than half
-    as many as rows: else most labels would have been seen once.
-    """
+def labels_of(targets: Sequence[str]) -> tuple[str, ...]:
+    """The different targets, sorted, whole numbers by value."""
     distinct = set(targets)
-    few = len(distinct) <= MOST_LABELS and 2 * len(distinct) < len(targets)
-    if answers == "text" or (answers is None and not few):
-        return ()
     numbers = all(target.isdecimal() and len(target) < 19 for target in distinct)
     return tuple(sorted(distinct, key=lambda target: (int(target) if numbers else 0, target)))
+
+
+def few(targets: Sequence[str]) -> bool:
+    """At most 20 different targets, and fewer than half as many as rows: else most would have been seen once."""
+    return len(set(targets)) <= MOST_LABELS and 2 * len(set(targets)) < len(targets)
+
+
+def kind_of(train: Sequence[str], read_dev: Callable[[], Sequence[str]], files: UserFiles) -> str:
+    """ "labels" where the training targets are few, else "text".
+
+    A small training file has too few rows to tell labels by: they are labels if dev has no others and both files
+    together have few, text if dev has others alone. Raises AttemptError where neither is so.
+    """
+    if few(train) or len(set(train)) > MOST_LABELS:
+        return "labels" if few(train) else "text"
+    dev = read_dev()
+    known = set(dev) & set(train)
+    if not known:
+        return "text"
+    if known == set(dev) and few([*train, *dev]):
+        return "labels"
+    raise AttemptError(
+        f"{files.train}: expected answers that are plainly labels, or plainly free text, found {len(set(train))} "
+        f"different ones in {len(train)} rows, and {len(known)} of {files.dev}'s {len(set(dev))} among them; say which "
+        "by --answers labels or --answers text"
+    )
 
 
 def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fetch) -> dict[str, list[Row]]:

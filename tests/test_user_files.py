@@ -163,15 +163,47 @@ def test_files_that_are_not_there_or_not_gzipped(tmp_path: Path) -> None:
             read_rows(str(tmp_path / "x.tsv.gz"), QA)
 
 
-def test_what_targets_are_taken_for() -> None:
+TWENTY, MORE = [str(i) for i in range(20)], [str(i) for i in range(21)]
+LONG = [f"answer {i}" for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("targets", "dev", "kind"),
+    [
+        (list("babaa"), LONG, "labels"),
+        (TWENTY * 3, LONG, "labels"),
+        (MORE * 3, MORE * 3, "text"),
+        (LONG, LONG, "text"),
+        # small training files
+        (list("abab"), list("ab"), "labels"),
+        (list("ab"), list("abbab"), "labels"),
+        (TWENTY, TWENTY * 2, "labels"),
+        (LONG[:10], LONG[10:], "text"),
+        (["a"], ["b"], "text"),
+        (LONG[:10], LONG[9:], None),  # one of dev's is known
+        (list("aab"), list("abc"), None),  # one of dev's is not
+        (LONG[:10], LONG[:10], None),  # each of them twice
+    ],
+)
+def test_what_targets_are_taken_for(tmp_path: Path, targets: list[str], dev: list[str], kind: str | None) -> None:
+    paths = [
+        write(tmp_path / f"{name}.csv", "text,answer\n" + "".join(f"a text,{answer}\n" for answer in answers))
+        for name, answers in (("train", targets), ("dev", dev))
+    ]
+    files = UserFiles(paths[0], paths[1], None, ("text",), "answer")
+    if kind is None:
+        with pytest.raises(AttemptError, match=r"train.csv: expected answers that are plainly .* say which by --answ"):
+            user_task("mine", files)
+    else:
+        assert user_task("mine", files).free_text == (kind == "text")
+    assert not user_task("mine", dataclasses.replace(files, answers="labels")).free_text
+    assert user_task("mine", dataclasses.replace(files, answers="text")).free_text
+
+
+def test_the_order_of_labels() -> None:
     assert labels_of(["b", "a", "b", "a", "a"]) == ("a", "b")
-    assert labels_of(["b", "a", "b", "a"]) == ()  # half as many as rows
-    twenty, more = [str(i) for i in range(20)], [str(i) for i in range(21)]
-    assert labels_of(twenty * 3) == tuple(twenty)  # by value: "2" before "10"
-    assert labels_of([*twenty, "x"][1:] * 3) == tuple(sorted([*twenty, "x"][1:]))
-    assert labels_of(more * 3) == ()
-    assert labels_of(more, "labels") == tuple(more)
-    assert labels_of(["b", "a"] * 9, "text") == ()
+    assert labels_of(TWENTY * 3) == tuple(TWENTY)  # by value: "2" before "10"
+    assert labels_of([*TWENTY, "x"][1:] * 3) == tuple(sorted([*TWENTY, "x"][1:]))
     assert labels_of(["9" * 5000, "10"] * 9) == ("10", "9" * 5000)  # too long for int()
     assert labels_of(["01", "1", "2"] * 3) == ("01", "1", "2")
 
@@ -205,9 +237,9 @@ def test_a_task_of_labels(tmp_path: Path) -> None:
 
 def test_a_task_of_free_text_and_the_order_of_its_fields(tmp_path: Path) -> None:
     train_file, dev = write(tmp_path / "a.tsv", TSV), write(tmp_path / "b.jsonl", JSONL)
-    task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer"))
+    task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer", "text"))
     assert (task.labels, task.metrics, task.free_text) == ((), ("plain_f1", "plain_em"), True)
-    as_squad = UserFiles(train_file, dev, None, ("context", "question"), "answer", text_scores="squad")
+    as_squad = UserFiles(train_file, dev, None, ("context", "question"), "answer", "text", "squad")
     assert user_task("mine", as_squad).metrics == ("f1", "em")
     splits = splits_of(task)
     assert splits["train"][0] == ('mine context: a, b question: Who "is"?', '"yes')
@@ -282,6 +314,30 @@ def test_train_eval_and_resume(
     capsys.readouterr()
     assert train.main(["--resume", str(cut), "--target-field", "text"]) == 2
     assert "--target-field text (was label)" in error_of(capsys)
+
+
+def test_what_the_answers_are_is_decided_once(common: list[str], tmp_path: Path, capsys: Any) -> None:
+    train_file = write(tmp_path / "train.csv", "text,mark\na,A\nb,B\nc,A\nd,B\n")
+    dev = write(tmp_path / "dev.csv", "text,mark\ne,A\nf,B\ng,B\n")
+    other = write(tmp_path / "other.csv", "text,mark\ne,A\n")
+    flags = ["--task", "mine", "--train-file", train_file, "--source-field", "text", "--target-field", "mark", *common]
+    run = tmp_path / "run"
+    assert train.main([*flags, "--dev-file", dev, "--out", str(run)]) == 0
+    assert "its answers are the labels A, B\n" in capsys.readouterr().out
+    plan, again = Plan.read(run / "config.json"), parse([*flags, "--dev-file", dev, "--out", str(run)]).options
+    assert plan.answers == "labels" and "answers" not in plan.asked and plan.differences(again) == []
+    # another dev file asks nothing, and changes nothing of it
+    short = write(tmp_path / "short.csv", "text,mark\na,A\nb,B\n")
+    assert train.main([*flags[:2], "--train-file", short, *flags[4:], "--dev-file", other, "--dry-run"]) == 2
+    assert "--answers labels or --answers text" in error_of(capsys)
+    assert eval.main(["--run", str(run), "--device", "cpu", "--dev-file", other, "--split", "dev"]) == 0
+    assert "mine dev: accuracy" in capsys.readouterr().out
+    # a run of before plans told it goes by its training file alone
+    config = json.loads((run / "config.json").read_text())
+    del config["text_scores"]
+    (run / "config.json").write_text(json.dumps({**config, "answers": None}))
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
+    assert "mine test: f1 " in capsys.readouterr().out
 
 
 def test_how_free_text_is_compared(files: list[str], common: list[str], tmp_path: Path, capsys: Any) -> None:
