@@ -1,18 +1,22 @@
 """A task from a user's own files: .tsv, .csv or .jsonl, each also .gz, in UTF-8.
 
-.tsv    a line of column names, then a row a line; quotes are ordinary characters, as in the benchmarks' files
+.tsv    a line of column names, then a row a line; quotes are ordinary characters, as in the benchmarks' files, and a
+        note tells of cells that look quoted, as pandas and spreadsheets write them
 .csv    a row of column names; cells in double quotes may hold commas, line breaks and doubled quotes
 .jsonl  an object a line; numbers and booleans count as the texts that they are written as
 
-Empty lines are left out, a "\\r" at the end of a line is not part of it, a line break in a cell becomes a space.
+Empty lines are left out, a "\\r" at the end of a line is not part of it, a line break in a cell becomes a space, also
+a "\\r" alone in a .csv's.
 """
 
 import csv
 import json
 import re
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from attempt.errors import AttemptError, meant, meant_path
@@ -21,6 +25,8 @@ from data.tasks import Task
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 MOST_LABELS = 20  # training files with more different targets have free-text answers
+QUOTES = "if another program has put them there, save the file as .csv"
+OBJECTS = "write one object a line, as pandas does by to_json(orient='records', lines=True)"
 Lines = Iterator[tuple[str, str]]  # (place, text)
 Cells = Iterator[tuple[str, list[str]]]  # (place, cells)
 
@@ -122,6 +128,10 @@ def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fe
     """Every file's rows. Raises AttemptError at a label that the training file does not have."""
     paths = {"train": files.train, "dev": files.dev, "test": files.test}
     splits = {split: read_rows(path, files) for split, path in paths.items() if path is not None}
+    tell_twins(files.train, labels)
+    for split, path in paths.items():
+        if path is not None and is_tsv(path):
+            tell_quotes(path, splits[split])
     known = set(labels)
     for row in (row for rows in splits.values() for row in rows):
         if labels and row.label not in known:
@@ -132,6 +142,42 @@ def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fe
     return splits
 
 
+@cache
+def note(text: str) -> None:
+    """Printed once, however often the files are read."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def tell_twins(path: str, labels: Sequence[str]) -> None:
+    """Notes labels that differ in spelling alone, as 1 and 1.0 do, and one that may be a missing number."""
+    twins: dict[str | float, list[str]] = defaultdict(list)
+    for label in labels:
+        try:
+            twins[float(label)].append(label)
+        except ValueError:
+            twins[label.casefold()].append(label)
+    for same in twins.values():
+        if len(same) > 1:
+            note(f"{path}: the labels {', '.join(same)} differ in spelling alone, and are {len(same)} classes")
+        elif same[0].casefold() == "nan":
+            note(f"{path}: the label {same[0]} is a class as any other, though it may stand for a missing one")
+
+
+def tell_quotes(path: str, rows: Sequence[Row]) -> None:
+    """Notes cells of a .tsv in which another program's quotes seem to stand."""
+    cell = re.compile(r'"(?:[^"]|"")*"')
+    places = [row.place for row in rows if any(map(cell.fullmatch, (*row.fields, row.label)))]
+    if places:
+        note(
+            f"{places[0]}{f' and {len(places) - 1:,} more' if places[1:] else ''}: a cell in double quotes, which are "
+            f"part of it in a .tsv; {QUOTES}"
+        )
+
+
+def is_tsv(path: Path | str) -> bool:
+    return str(path).lower().removesuffix(".gz").endswith(".tsv")
+
+
 def read_rows(name: str, files: UserFiles) -> list[Row]:
     """The rows of one file: the source fields and the target, stripped."""
     path = Path(name)
@@ -140,7 +186,7 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
     if not path.is_file():
         raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
-    lines = ((where, line.removesuffix("\r")) for where, line in text_lines(path, advice="check the file"))
+    lines = _lines(path)
     columns = (*files.fields, files.target)
     if ending == ".jsonl":
         cells = _json_cells(lines, columns)
@@ -164,13 +210,23 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
     return rows
 
 
+def _lines(path: Path) -> Lines:
+    """Raises AttemptError where the first line's end is an old Mac's, "\\r" alone: the file would be one line."""
+    for number, (where, line) in enumerate(text_lines(path, advice="check the file")):
+        bare = line.removesuffix("\r")
+        if number == 0 and "\r" in bare:
+            raise AttemptError(f"{where}: expected lines that end in LF or CRLF, found CR alone; save it with LF")
+        yield where, bare
+
+
 def _tsv_cells(lines: Lines) -> Cells:
     return ((where, line.split("\t")) for where, line in lines if line)
 
 
 def _csv_cells(lines: Lines, path: Path) -> Cells:
     """A row may take several lines; its place is the first of them."""
-    reader = csv.reader((f"{line}\n" for _, line in lines), strict=True)
+    # csv.writer leaves a "\r" without quotes, and csv.reader takes it for the end of a line
+    reader = csv.reader((f"{line}\n".replace("\r", " ") for _, line in lines), strict=True)
     number = 1
     try:
         for row in reader:
@@ -186,12 +242,26 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
         if not line.strip():
             continue
         try:  # numbers stay as they are written: 1.0 is "1.0", and no digit is lost; a NaN is a missing one, no text
-            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=float)
+            record = json.loads(
+                line, parse_int=str, parse_float=str, parse_constant=float, object_pairs_hook=_each_key_once
+            )
         except (ValueError, RecursionError) as error:
-            raise AttemptError(f"{where}: expected a JSON object, found {error}; mend the line") from None
+            several = line.strip() in ("{", "[")
+            found = "one over several lines" if several else error
+            mend = OBJECTS if several or line.lstrip().startswith("[") else "mend the line"
+            raise AttemptError(f"{where}: expected a JSON object, found {found}; {mend}") from None
         if not isinstance(record, dict):
-            raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())[1:-1]}; mend the line")
+            mend = OBJECTS if isinstance(record, list) else "mend the line"
+            raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())[1:-1]}; {mend}")
         yield where, [_json_text(record, column, where) for column in columns]
+
+
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return record
 
 
 def _json_text(record: dict[str, object], key: str, where: str) -> str:
@@ -220,16 +290,25 @@ def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
         raise AttemptError(f"{path}: expected a line of column names, found an empty file")
     names = [name.strip() for name in header]
     for column in columns:
-        if names.count(column) != 1:
+        if (count := names.count(column)) > 1:
+            raise AttemptError(f"{where}: expected one column {column!r}, found {count}; rename the others")
+        if column not in names:
             raise AttemptError(
                 f"{where}: expected one column {column!r}, found {_listed(names)}{meant(column, names)}; see "
-                "--source-field, --target-field"
+                f"--source-field, --target-field{_quotes(names, path)}"
             )
     wanted = [names.index(column) for column in columns]
     for where, cells in rows:
         if len(cells) != len(names):
-            raise AttemptError(f"{where}: expected {len(names)} cells, found {len(cells)}; mend the row")
+            raise AttemptError(
+                f"{where}: expected {len(names)} cells, found {len(cells)}; mend the row{_quotes(cells, path)}"
+            )
         yield where, [cells[i] for i in wanted]
+
+
+def _quotes(cells: Sequence[str], path: Path) -> str:
+    """What may be wrong with a .tsv's row that has quotes."""
+    return f"; quotes hold nothing together in a .tsv: {QUOTES}" if is_tsv(path) and '"' in "".join(cells) else ""
 
 
 def _listed(names: Sequence[str] | dict[str, object]) -> str:

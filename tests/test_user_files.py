@@ -105,7 +105,18 @@ HEAD = "question\tcontext\tanswer\n"
             "question\tanswer\nb\tc\n",
             "x.tsv line 1: expected one column 'context', found 'question', 'answer'",
         ),
-        ("x.tsv", "question\t" + HEAD + "a\ta\tb\tc\n", "line 1: expected one column 'question', found 'question', 'q"),
+        ("x.tsv", "question\t" + HEAD + "a\ta\tb\tc\n", "line 1: expected one column 'question', found 2; rename the"),
+        ("x.tsv", HEAD + 'a\t"b\nb"\tc\n', "line 2: expected 3 cells, found 2; mend the row; quotes hold .* as .csv"),
+        ("x.tsv", '"question"\t"context"\t"answer"\n', r"\(did you mean \"question\"\?\).*; quotes hold .* as .csv"),
+        ("x.tsv", ("\ufeff" + HEAD).encode("utf-16-le"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save"),
+        ("x.csv", HEAD.encode("utf-16-be"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
+        ("x.jsonl", "{}".encode("utf-32"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
+        ("x.csv", "question,context,answer\ra,b,c\r", "line 1: expected lines that end in LF or CRLF, found CR alone"),
+        ("x.tsv", HEAD.replace("\n", "\r") + "a\tb\tc\r", "line 1: expected lines that end in LF or CRLF, found CR"),
+        ("x.jsonl", '{"answer": "a", "answer": "b"}\n', "line 1: expected a JSON object, found the key 'answer' twice"),
+        ("x.jsonl", '{\n "question": "a"\n}\n', "line 1: .* found one over several lines; write one object a line"),
+        ("x.jsonl", '[\n {"question": "a"}\n]\n', "line 1: .* found one over several lines; write one object a line"),
+        ("x.jsonl", '[{"question": "a"},\n', "line 1: expected a JSON object, found .*; write one object a line"),
         ("x.tsv", HEAD, "x.tsv: expected at least 1 example, found none"),
         ("x.tsv", "", "x.tsv: expected a line of column names, found an empty file"),
         ("x.tsv.gz", "", "x.tsv.gz: expected a line of column names, found an empty file"),
@@ -132,7 +143,7 @@ HEAD = "question\tcontext\tanswer\n"
         ("x.jsonl", '{"question": "", "context": " ", "answer": "c"}', "line 1: expected a text in 'question' or"),
         ("x.csv", "question,context,answer\na,,b\n,,b\n", "x.csv line 3: expected a text in 'question' or 'context'"),
         ("x.tsv", HEAD + "\t \tb\n", "x.tsv line 2: expected a text in 'question' or 'context', found none"),
-        ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]"),
+        ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]; write one object a line"),
         ("x.jsonl", '{"a": \n', "x.jsonl line 1: expected a JSON object, found"),
         ("x.jsonl", "\n", "x.jsonl: expected at least 1 example"),
         ("x.txt", HEAD, "x.txt: expected a file named .tsv, .csv or .jsonl"),
@@ -143,6 +154,38 @@ def test_damage_is_told_on_one_line(tmp_path: Path, name: str, content: str | by
     with pytest.raises(AttemptError, match=message) as error:
         rows_of(tmp_path / name, content)
     assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_lone_cr_in_a_csv_is_a_space(tmp_path: Path) -> None:
+    with open(tmp_path / "x.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("question", "context", "answer"), ("a\rb", "c\r", "d"), ("a", "b,\rc", "d")])
+    assert b"a\rb,c\r,d\n" in (tmp_path / "x.csv").read_bytes()  # without quotes
+    read = [(row.fields, row.label) for row in read_rows(str(tmp_path / "x.csv"), QA)]
+    assert read == [(("a b", "c"), "d"), (("a", "b, c"), "d")]
+
+
+def test_quotes_in_a_tsv_and_labels_that_look_alike_are_told_once(tmp_path: Path, capsys: Any) -> None:
+    with open(tmp_path / "x.tsv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONNUMERIC)
+        file.write(HEAD)
+        writer.writerows([("a", 'say ""x""', label) for label in (1, 1.0, "Yes", "yes", "nan")] * 3)
+    path = str(tmp_path / "x.tsv")
+    task = user_task("mine", UserFiles(path, path, None, ("question", "context"), "answer"))
+    for _ in range(2):
+        rows = load_official(task, Downloader().fetch)["train"]
+    assert rows[2].target == '"Yes"' and rows[2].source.startswith('mine question: "a" context: "say')
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f'note: {path}: the labels "Yes", "yes" differ in spelling alone, and are 2 classes'
+    assert told[1] == f"note: {path}: the labels 1, 1.0 differ in spelling alone, and are 2 classes"
+    assert told[2].startswith(f"note: {path} line 2 and 14 more: a cell in double quotes, which are part of it")
+    assert len(told) == 3
+    plain = write(tmp_path / "plain.tsv", HEAD + 'a "b" c\t"d\tnan\n' * 3)
+    files = UserFiles(plain, plain, None, ("question", "context"), "answer")
+    load_official(user_task("mine", files), Downloader().fetch)
+    assert capsys.readouterr().err == (
+        f"note: {plain}: the label nan is a class as any other, though it may stand for a missing one\n"
+    )
 
 
 def test_a_missing_number_in_a_column_that_is_not_read(tmp_path: Path) -> None:
