@@ -123,7 +123,7 @@ def find_task(name: str, options: Options) -> Task:
     columns = tuple(options.source_field), options.target_field
     paths = options.train_file, options.dev_file, options.test_file
     answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
-    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores))
+    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores or "plain"))
 
 
 def load_splits(

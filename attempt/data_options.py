@@ -32,11 +32,12 @@ class DataOptions:
         None,
         choices=["labels", "text"],
     )
-    text_scores: str = flag(
+    text_scores: str | None = flag(
         "task",
-        "how free-text answers of the files are compared: plain, as they are but for case and spaces (plain_f1, "
-        "plain_em); squad, also without punctuation and a, an, the, as SQuAD's and MRQA's always are (f1, em)",
-        "plain",
+        "how free-text answers of the files are compared: plain, as they are but for case and spaces, which gives "
+        "plain_f1 and plain_em; squad, also without punctuation and articles, as SQuAD's and MRQA's always are, which "
+        "gives f1 and em (default: plain, this program's)",
+        None,
         choices=["plain", "squad"],
     )
     labels: str = flag(

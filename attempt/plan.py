@@ -32,6 +32,7 @@ class Plan(Options):
     clip: float = 0.0
     eval_every: int = 0
     out: str = ""
+    text_scores: str = ""
     asked: list[str] = field(default_factory=list)
     """Which of the options that may be left open the user gave."""
     sums: list[str] = field(default_factory=list)
@@ -63,6 +64,7 @@ class Plan(Options):
             "eval_every": min(epoch, steps),
             "out": str(options.folder()),
             "answers": answers,
+            "text_scores": "plain",
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
         return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})

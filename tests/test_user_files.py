@@ -396,9 +396,11 @@ def test_how_free_text_is_compared(files: list[str], common: list[str], tmp_path
     # a run of before there was a choice goes on as it began: its free text was compared as SQuAD's
     config = json.loads((run / "config.json").read_text())
     del config["text_scores"]
+    again = parse(["--task", "mine", *files, *common, "--out", str(run)]).options
     for answers, way in (("text", "squad"), (None, "squad"), ("labels", "plain")):
-        (run / "config.json").write_text(json.dumps({**config, "answers": answers}))
-        assert Plan.read(run / "config.json").text_scores == way
+        (run / "config.json").write_text(json.dumps({**config, "answers": answers, "asked": []}))
+        plan = Plan.read(run / "config.json")
+        assert plan.text_scores == way and not [told for told in plan.differences(again) if "--text-scores" in told]
     (run / "config.json").write_text(json.dumps(config))
     assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
     assert " f1 " in capsys.readouterr().out
