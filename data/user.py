@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
-from attempt.errors import AttemptError, meant, meant_path
+from attempt.errors import AttemptError, meant, meant_path, one_line
 from data.files import Fetch, Row, is_unicode, shown, text_lines
 from data.tasks import Task
 
@@ -109,8 +109,10 @@ def kind_of(train: Sequence[str], read_dev: Callable[[], Sequence[str]], files: 
     A small training file has too few rows to tell labels by: they are labels if dev has no others and both files
     together have few, text if dev has others alone. Raises AttemptError where neither is so.
     """
-    if few(train) or len(set(train)) > MOST_LABELS:
-        return "labels" if few(train) else "text"
+    if few(train):
+        return "labels"
+    if len(set(train)) > MOST_LABELS:
+        return "text"
     dev = read_dev()
     known = set(dev) & set(train)
     if not known:
@@ -145,7 +147,7 @@ def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fe
 @cache
 def note(text: str) -> None:
     """Printed once, however often the files are read."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {one_line(text, 500)}", file=sys.stderr)
 
 
 def tell_twins(path: str, labels: Sequence[str]) -> None:

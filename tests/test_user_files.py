@@ -186,6 +186,9 @@ def test_quotes_in_a_tsv_and_labels_that_look_alike_are_told_once(tmp_path: Path
     assert capsys.readouterr().err == (
         f"note: {plain}: the label nan is a class as any other, though it may stand for a missing one\n"
     )
+    odd = write(tmp_path / "odd.tsv", HEAD + "a\tb\t\x1b[1mx\na\tb\t\x1b[1mX\n" * 3)
+    load_official(user_task("mine", UserFiles(odd, odd, None, ("question",), "answer")), Downloader().fetch)
+    assert f"{odd}: the labels \\x1b[1mX, \\x1b[1mx differ in spelling alone" in capsys.readouterr().err
 
 
 def test_a_missing_number_in_a_column_that_is_not_read(tmp_path: Path) -> None:
