@@ -138,9 +138,9 @@ def find_task(name: str, options: Options) -> Task:
     if others != [name]:
         return get_task(name)
     columns = tuple(options.source_field), options.target_field
-    return user_task(
-        name, UserFiles(options.train_file, options.dev_file, options.test_file, *columns, options.answers)
-    )
+    paths = options.train_file, options.dev_file, options.test_file
+    answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
+    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores or "plain"))
 
 
 def load_splits(
@@ -261,7 +261,7 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
         parser.error("expected --interactive in one process, without --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
-    files = ("train_file", "dev_file", "test_file")
+    files = ("train_file", "dev_file", "test_file", "text_scores")
     names = (*files, "model", "answer_by", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     plan = Plan.read(Run(given.run).config)

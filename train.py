@@ -1,6 +1,5 @@
 """Train soft prompts, and mixtures of them, for a frozen T5: python train.py --task mnli --method attempt"""
 
-import math
 import platform
 import sys
 import time
@@ -110,8 +109,8 @@ class Job:
 
     def examples_a_step(self) -> float:
         """The last batch of an epoch may be smaller than the others."""
-        examples = self.options.epoch_examples([len(task["train"].examples) for task in self.splits])
-        return examples / math.ceil(examples / self.options.batch_size)
+        sizes = [len(task["train"].examples) for task in self.splits]
+        return self.options.epoch_examples(sizes) / self.options.epoch_steps(sizes)
 
     def log_progress(self, progress: Progress) -> None:
         self.guards.check_finite()
@@ -258,7 +257,8 @@ def prepare(options: Options) -> Job:
     prompts = sources if sources is not None else given and given[0]  # (…,L,D)
     length = None if prompts is None else prompts.size(1)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
-    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
+    kind = next(("labels" if task.labels else "text" for task in tasks if task.split == "given"), None)
+    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length, kind)
 
     # what is trained
     distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own

@@ -32,14 +32,18 @@ class Plan(Options):
     clip: float = 0.0
     eval_every: int = 0
     out: str = ""
+    text_scores: str = ""
     asked: list[str] = field(default_factory=list)
     """Which of the options that may be left open the user gave."""
     sums: list[str] = field(default_factory=list)
     """The user's own files: "train_file SHA-256" and so on."""
 
     @classmethod
-    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
+    def complete(cls, options: Options, examples: int, source_length: int | None, answers: str | None = None) -> "Plan":
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources.
+
+        answers: what those of the user's files were found to be, labels or text.
+        """
         method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
         epoch = math.ceil(examples / options.batch_size)  # in steps
         passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
@@ -59,6 +63,8 @@ class Plan(Options):
             "clip": 1.0 if adamw else 0.0,
             "eval_every": min(epoch, steps),
             "out": str(options.folder()),
+            "answers": answers,
+            "text_scores": "plain",
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
         return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})
@@ -88,6 +94,9 @@ class Plan(Options):
             newer |= {"skip_bad_steps": False, "sums": []}
             # a run of before may lack what changes nothing
             found = {**newer, **found} if isinstance(found, dict) else {}
+            # and when free text of a user's files was always compared as SQuAD's, there was no choice
+            squad = found.get("train_file") and found.get("answers") != "labels"
+            found.setdefault("text_scores", "squad" if squad else "plain")
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():

@@ -199,7 +199,7 @@ def test_a_dry_run_shows_positions_padding_and_ids(
 
 def test_runs_of_before_a_flag_that_changes_nothing_go_on(prompt_run: Path, tmp_path: Path) -> None:
     config = json.loads((prompt_run / "config.json").read_text())
-    for name in ("tensorboard", "wandb", "log_every"):
+    for name in ("tensorboard", "wandb", "log_every", "text_scores"):
         del config[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert Plan.read(tmp_path / "config.json") == dataclasses.replace(
