@@ -31,6 +31,7 @@ from attempt.run import Run
 from attempt.series import train_series
 from attempt.shard import frozen
 from attempt.signals import Signals
+from attempt.source import described
 from attempt.summary import batch_lines, example_lines, summary
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, collate, cut, step_rows
@@ -201,6 +202,7 @@ class Job:
             "seed": options.seed,
             "device": str(trainer.machine),
             "processes": distributed.size(),
+            "code": {**described(), "sums": options.code},
             **self.guards.skipped(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
@@ -259,7 +261,7 @@ def prepare(options: Options) -> Job:
     prompts = sources if sources is not None else given and given[0]  # (…,L,D)
     length = None if prompts is None else prompts.size(1)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
-    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
+    plan = options.going_on() if isinstance(options, Plan) else Plan.complete(options, examples, length)
 
     # what is trained
     distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own

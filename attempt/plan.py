@@ -15,6 +15,7 @@ from attempt import baselines
 from attempt.errors import AttemptError, briefly, meant_path
 from attempt.files import sha256_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
+from attempt.source import code_sum
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Plan(Options):
     """Which of the options that may be left open the user gave."""
     sums: list[str] = field(default_factory=list)
     """The user's own files: "train_file SHA-256" and so on."""
+    code: list[str] = field(default_factory=list)
+    """The sums over the program's sources that its steps were computed with (attempt/source.py)."""
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
@@ -61,7 +64,15 @@ class Plan(Options):
             "out": str(options.folder()),
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})
+        made = {"asked": left_open(given), "sums": sums_of(options), "code": [code_sum()]}
+        return cls(**{**derived, **given, "steps": steps, **made})
+
+    def going_on(self) -> "Plan":
+        """The plan of the steps to come, by the code that runs now. One that is another than before is told."""
+        if self.code[-1:] == [code_sum()]:
+            return self
+        print("note       the code has changed since the run was started; the steps to come are the new one's", flush=True)
+        return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -85,7 +96,7 @@ class Plan(Options):
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
             newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            newer |= {"skip_bad_steps": False, "sums": []}
+            newer |= {"skip_bad_steps": False, "sums": [], "code": []}
             # a run of before may lack what changes nothing
             found = {**newer, **found} if isinstance(found, dict) else {}
             if found.keys() != hints.keys():

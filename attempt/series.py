@@ -8,7 +8,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
+from attempt.source import code_sum
 from attempt.spot import compare, file_names, rank, save, weighted_average
 from model.config import width_of
 
@@ -109,12 +110,22 @@ def train_or_keep(options: Options, train_run: TrainRun) -> None:
 
 
 def kept(run: Run) -> bool:
-    """Whether a run is complete, and need not be trained."""
+    """Whether a run is complete, and need not be trained. That its code is not today's is told."""
     if not distributed.decided(run.result.exists):
         return False
-    read_result(run)
-    print(f"kept       {run.folder}: it is complete", flush=True)
+    result = read_result(run)
+    changed = ""
+    if code_of([result]) != [code_sum()]:
+        changed = f", but the code has changed since; delete {run.folder}, or give another --out, to train it again"
+    print(f"kept       {run.folder}: it is complete{changed}", flush=True)
     return True
+
+
+def code_of(results: Iterable[dict[str, Any]]) -> list[str]:
+    """The sums over the sources that runs were computed with; of a run of before there was one "unknown"."""
+    found = [result.get("code") for result in results]
+    sums = [code.get("sums") if isinstance(code, dict) else None for code in found]
+    return list(dict.fromkeys(str(one) for several in sums for one in (several or ["unknown"])))
 
 
 def read_result(run: Run) -> dict[str, Any]:
@@ -269,9 +280,11 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
     for source, place in ((chosen.best, run.best), (chosen.last, run.last)):
         if distributed.is_main():
             write_whole(place, source.read_bytes())
-    run.create(dataclasses.replace(Plan.read(chosen.config), out=str(run.folder)))
+    code = code_of(results.values())  # of all candidates: the choice is theirs
+    run.create(dataclasses.replace(Plan.read(chosen.config), out=str(run.folder), code=code))
     candidates = {name: result["mean"] for name, result in results.items()}
     more = {"transfer": options.transfer, "start": best, "similarities": similarities, "candidates": candidates}
+    more["code"] = {**results[best].get("code", {}), "sums": code}
     run.write_json(run.result, {**results[best], **more})
     distributed.wait_for_all()
     rows = [["start", "dev", "test"], *([n, f"{c['dev']:.2f}", f"{c['test']:.2f}"] for n, c in candidates.items())]
