@@ -36,6 +36,7 @@ from attempt.summary import batch_lines, example_lines, summary
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, collate, cut, step_rows
 from data.download import Downloader
+from data.metrics import constant_score
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
 from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split
@@ -161,6 +162,12 @@ class Job:
         prompt = self.trainer.trained.prompt
         return [score_split(self.backbone, prompt, task[split], self.options)[0] for task in self.splits]
 
+    def constant_scores(self, task: dict[str, Split], name: str) -> dict[str, Any]:
+        """What one answer for all examples has: only a score above it says something."""
+        of, examples, labels = task[name].task, task[name].examples, self.options.labels
+        metrics = constant_score(of, task["train"].examples, examples, labels)
+        return {"task": of.name, "split": name, "metrics": metrics}
+
     def mixture(self) -> dict[str, dict[str, Any]]:
         """For each task the mean weight of every prompt on dev, and the mean entropy in nats."""
         report = {}
@@ -194,6 +201,7 @@ class Job:
             "method": options.method,
             "model": options.model,
             "scores": scores,
+            "constant": [self.constant_scores(task, name) for name in ("dev", "test") for task in self.splits],
             "mean": {split: first_metrics([s for s in scores if s["split"] == split]) for split in ("dev", "test")},
             "best_step": trainer.best_step,
             "steps": trainer.step,

@@ -130,29 +130,30 @@ def code_of(results: Iterable[dict[str, Any]]) -> list[str]:
 
 def read_result(run: Run) -> dict[str, Any]:
     """The result.json of a complete run, whose checkpoint lies beside it."""
-    result = read_scores(run.result)
+    advice = f"delete {run.folder} to train it again"
+    result = read_scores(run.result, advice)
     if not run.best.exists():
-        raise bad_result(run.result, f"no {run.best.name} beside it")
+        raise bad_result(run.result, f"no {run.best.name} beside it", advice)
     return result
 
 
-def read_scores(path: Path) -> dict[str, Any]:
+def read_scores(path: Path, advice: str = "mend it, or leave its run out") -> dict[str, Any]:
     """A result.json, whose scores are numbers; the checkpoint may be elsewhere."""
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        scores = [value for score in result["scores"] for value in score["metrics"].values()]
+        records = [*result["scores"], *result.get("constant", [])]
+        scores = [value for score in records for value in score["metrics"].values()]
         means = [result["mean"][split] for split in ("dev", "test")]
         if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means]):
             raise ValueError("scores that are no numbers")
-        if not all(isinstance(score[name], str) for score in result["scores"] for name in ("task", "split")):
+        if not all(isinstance(score[name], str) for score in records for name in ("task", "split")):
             raise ValueError("scores without a task and a split")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise bad_result(path, f"{type(e).__name__}: {briefly(e)}") from None
+        raise bad_result(path, f"{type(e).__name__}: {briefly(e)}", advice) from None
     return result
 
 
-def bad_result(path: Path, found: str) -> AttemptError:
-    advice = f"delete {path.parent} to train it again"
+def bad_result(path: Path, found: str, advice: str) -> AttemptError:
     return AttemptError(f"{path}: expected the result of a complete run, found {found}; {advice}")
 
 

@@ -1,7 +1,7 @@
 """Large token sets kept on the disk: tokenised once, and shared by the processes that read them.
 
-A file's name is the SHA-256 of all that its ids follow from: the texts, the tokenizer, the limits, the code. So changed texts
-never meet old ids, and a file is written once and then only read. It is a .npy of int64, which is mapped, not read:
+A file's name is the SHA-256 of all that its ids follow from: the texts, the tokenizer, the limits, the code. So changed
+texts never meet old ids, and a file is written once and then only read. It is a .npy of int64, which is mapped:
 
     4                      SHA-256 of the rest
     6                      N examples, source and target tokens, bytes of an id, cut sources, cut targets

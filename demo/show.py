@@ -6,7 +6,6 @@ that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights c
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from attempt.report import bars, figure, table
 from attempt.run import Run
 from attempt.series import read_result, spread, train_one
 from data.download import Downloader
-from data.metrics import score
+from data.metrics import constant_score
 from data.tasks import Example, Task
 from demo.data import demo_folder
 from eval import Backbone, load_splits
@@ -87,8 +86,7 @@ def read_task(options: Options) -> tuple[Task, dict[str, list[Example]]]:
 
 def majority(task: Task, splits: dict[str, list[Example]], split: str, style: str) -> float:
     """The first metric of the answer that is most common in the training set, given to every example."""
-    answer = Counter(example.target for example in splits["train"]).most_common(1)[0][0]
-    return score(task, [answer] * len(splits[split]), splits[split], style)[task.metrics[0]]
+    return constant_score(task, splits["train"], splits[split], style)[task.metrics[0]]
 
 
 def mean_weights(folder: Path, seeds: Sequence[int], task: str) -> dict[str, float]:
