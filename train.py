@@ -209,6 +209,7 @@ class Job:
             "seconds": round(trainer.seconds, 1),
             "seed": options.seed,
             "device": str(trainer.machine),
+            "threads": torch.get_num_threads(),
             "processes": distributed.size(),
             "code": {**described(), "sums": options.code},
             **self.guards.skipped(),
@@ -344,7 +345,7 @@ def run(argv: Sequence[str] | None) -> None:
     words = distributed.local_first(lambda: demo_words(words)) if "--demo" in words else words
     command = parse(words, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
     check_names(command.options)
-    if command.demo and command.options.method == "attempt" and not command.dry_run:
+    if command.demo and command.options.method == "attempt":
         show(command, train_run)
     elif command.several:
         train_series(command, train_run, check_names)

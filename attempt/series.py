@@ -45,7 +45,7 @@ def train_series(command: Command, train_run: TrainRun, check_names: CheckNames)
     if command.separately:
         folder = {name: None if options.out is None else str(Path(options.out) / name) for name in options.task}
         parts = [dataclasses.replace(options, task=[name], out=folder[name]) for name in options.task]
-    failed = []
+    failed: dict[str, list[Options]] = {}  # message -> the tasks that ended with it
     for part in parts:
         try:
             if command.dry_run:
@@ -61,14 +61,16 @@ def train_series(command: Command, train_run: TrainRun, check_names: CheckNames)
         except AttemptError as e:
             if not command.separately or distributed.size() > 1:  # another process may be in the midst of that run
                 raise
-            failed.append(part)
-            print(f"train.py: error: {'+'.join(part.task)}: {e}", file=sys.stderr)
+            said = "the same" if str(e) in failed else e  # a missing file, say, which all of them need
+            failed.setdefault(str(e), []).append(part)
+            print(f"train.py: error: {'+'.join(part.task)}: {said}", file=sys.stderr)
+    ended = [part for same in failed.values() for part in same]
     if command.separately and not command.dry_run:
-        done = [part.folder() for part in parts if part not in failed]
+        done = [part.folder() for part in parts if part not in ended]
         print(table(compare_tasks(done, bool(command.seeds))) if done else "no run was completed")
-    if failed:
-        names = ", ".join("+".join(part.task) for part in failed)
-        raise AttemptError(f"expected {len(parts)} tasks to be trained, found {len(failed)} that failed: {names}")
+    if ended:
+        names = ", ".join("+".join(part.task) for part in ended)
+        raise AttemptError(f"expected {len(parts)} tasks to be trained, found {len(ended)} that failed: {names}")
 
 
 def show_part(options: Options, seeds: tuple[int, ...], train_run: TrainRun) -> None:
@@ -293,7 +295,17 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
 
 
 def summarize_seeds(folder: Path, seeds: list[int]) -> None:
-    """Mean, sample standard deviation and each run's value of every score: printed, and in summary.json."""
+    """Print what summary.json says of the runs of these seeds, once it is written."""
+    rows = [["score", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]]
+    for record in write_summary(folder, seeds):
+        figures = [record["mean"], record["deviation"], *record["values"]]
+        name = f"{record['task']} {record['split']}: {record['metric']}"
+        rows.append([name, *("-" if figure is None else f"{figure:.2f}" for figure in figures)])
+    print(f"{table(rows)}\nsaved in {folder / 'summary.json'}", flush=True)
+
+
+def write_summary(folder: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Mean, sample standard deviation and each run's value of every score, in the folder's summary.json."""
     results = [read_result(Run(folder / f"seed-{seed}")) for seed in seeds]
     scores: dict[tuple[str, str, str], list[float]] = {}
     for result in results:
@@ -312,12 +324,7 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
     ]
     Run(folder).write_json(folder / "summary.json", {"seeds": seeds, "scores": records})
     distributed.wait_for_all()
-    rows = [["score", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]]
-    for record in records:
-        figures = [record["mean"], record["deviation"], *record["values"]]
-        name = f"{record['task']} {record['split']}: {record['metric']}"
-        rows.append([name, *("-" if figure is None else f"{figure:.2f}" for figure in figures)])
-    print(f"{table(rows)}\nsaved in {folder / 'summary.json'}", flush=True)
+    return records
 
 
 def read_summary(path: Path) -> dict[str, float]:

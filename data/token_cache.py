@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attempt.errors import briefly
+from attempt.errors import briefly, note
 from attempt.source import ROOT, sum_of
 from data.batches import CHUNK, Encode, Ids, TokenSet
 from data.cache import locked
@@ -65,7 +65,7 @@ def tokenized(
                     write(path, found)
     except OSError as error:
         reason = error.strerror or error
-        print(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start", file=sys.stderr)
+        note(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start")
     return build() if found is None else found
 
 
