@@ -18,6 +18,11 @@ from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.source import code_sum
 
 
+# What a file of a run of before may lack: such a run had the default, or it changes nothing.
+NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
+NEWER |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None}
+
+
 @dataclass(frozen=True)
 class Plan(Options):
     """The options with nothing left open: what a run's config.json holds."""
@@ -95,10 +100,7 @@ class Plan(Options):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
-            newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            newer |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None}
-            # a run of before may lack what changes nothing
-            found = {**newer, **found} if isinstance(found, dict) else {}
+            found = {**NEWER, **found} if isinstance(found, dict) else {}
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():

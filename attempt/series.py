@@ -21,7 +21,7 @@ from attempt.command import Command, refuse
 from attempt.errors import AttemptError, briefly
 from attempt.files import write_whole
 from attempt.options import MACHINE_FLAGS, Options, difference
-from attempt.plan import Plan
+from attempt.plan import NEWER, Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
@@ -191,7 +191,7 @@ def searched(run: Run, asked: dict[str, Any]) -> bool:
         distributed.decided(run.check_empty)
         return False
     try:
-        found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
+        found = {**NEWER, **json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))}
         changed = [name for name, value in asked.items() if value != found[name] and name not in MACHINE_FLAGS]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         problem = f"{type(e).__name__}: {briefly(e)}"

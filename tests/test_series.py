@@ -601,3 +601,19 @@ def test_the_command_that_makes_sources_has_the_runs_flags(
     assert (options.model, options.data_dir, options.device) == (common[1], str(folder), "cpu")
     assert (options.labels, options.splits, options.task_name) == ("words", "official", False)
     assert options.shots is None  # of the target: the sources have more
+
+
+def test_a_search_of_before_a_flag_goes_on(
+    common: list[str], sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = spot_flags(sources, common, tmp_path / "s")
+    assert train.main(flags) == 0
+    asked = json.loads((tmp_path / "s/search.json").read_text())
+    for name in ("task_field", "skip_bad_steps", "shard"):
+        del asked[name]
+    (tmp_path / "s/search.json").write_text(json.dumps(asked))
+    capsys.readouterr()
+    assert train.main(flags) == 0
+    assert f"kept       {tmp_path / 's'}: it is complete" in capsys.readouterr().out
+    assert train.main([*flags, "--skip-bad-steps"]) == 2
+    assert "--skip-bad-steps True (was False)" in error_of(capsys)
