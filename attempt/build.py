@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
-from attempt.checkpoint import load_prompts, load_sources, read_attention
+from attempt.checkpoint import BEST, load_prompt, load_prompts, load_sources, read_attention
 from attempt.errors import Advised, AttemptError, meant, meant_path, note
 from attempt.options import Options, spelled
 from attempt.plan import Plan
@@ -37,6 +37,23 @@ def find_sources(options: Options) -> tuple[Tensor, list[str]]:
     if not paths:
         raise missing_sources(options)
     return load_sources(paths)
+
+
+def sources_changed(options: Options, folder: Path) -> bool:
+    """Whether the sources of a complete run are others by now than those that lie in its folder."""
+    own = sorted((folder / "sources").glob("*.safetensors"))  # of SPoT, what it started from
+    if options.method != "attempt" and not own:
+        return False
+    try:
+        now, _ = find_sources(options)
+        mixed = [] if own else [load_prompt(folder / BEST)[0].sources]
+        started = [load_prompts(path)[0] for path in own]
+    except AttemptError:  # they are gone: nothing could be trained from them
+        return False
+    was = torch.cat([prompts for prompts in (mixed or started) if prompts is not None])  # (N,L,D)
+    if not own:
+        return not torch.equal(was, now)
+    return not all(any(torch.equal(prompt, source) for source in now) for prompt in was)
 
 
 def missing_sources(options: Options) -> Advised:

@@ -17,7 +17,6 @@ from attempt.files import sha256_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.source import code_sum
 
-
 # What a file of a run of before may lack: such a run had the default, or it changes nothing.
 NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
 NEWER |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None}

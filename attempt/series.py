@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from attempt import distributed
-from attempt.build import find_sources
+from attempt.build import find_sources, sources_changed
 from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_prompt
 from attempt.command import Command, refuse
 from attempt.errors import AttemptError, briefly
@@ -106,20 +106,20 @@ def train_or_keep(options: Options, train_run: TrainRun) -> None:
         return
     plan = Plan.read(run.config)
     refuse(run.folder, plan.differences(options))
-    if not kept(run):
+    if not kept(run, options):
         machine = {name: getattr(options, name) for name in MACHINE_FLAGS if name != "out"}
         train_run(dataclasses.replace(plan, out=str(run.folder), **machine))
 
 
-def kept(run: Run) -> bool:
-    """Whether a run is complete, and need not be trained. That its code is not today's is told."""
+def kept(run: Run, options: Options) -> bool:
+    """Whether a run is complete, and need not be trained. That its code or its sources are not today's is told."""
     if not distributed.decided(run.result.exists):
         return False
     result = read_result(run)
-    changed = ""
-    if code_of([result]) != [code_sum()]:
-        changed = f", but the code has changed since; delete {run.folder}, or give another --out, to train it again"
-    print(f"kept       {run.folder}: it is complete{changed}", flush=True)
+    changed = ["the code"] * (code_of([result]) != [code_sum()])
+    changed += ["its source prompts"] * sources_changed(options, run.folder)
+    told = f", but {' and '.join(changed)} changed since; delete {run.folder}, or give another --out, to train it again"
+    print(f"kept       {run.folder}: it is complete{told * bool(changed)}", flush=True)
     return True
 
 
@@ -161,13 +161,13 @@ def bad_result(path: Path, found: str, advice: str) -> AttemptError:
 
 def train_spot(options: Options, train_run: TrainRun, check_names: CheckNames) -> None:
     """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
-    run, asked = Run(options.folder()), options.stored()
-    if searched(run, asked):
+    run = Run(options.folder())
+    if searched(run, options):
         return
     sources, names = candidates(options)
     if options.transfer == "mixture":  # before anything is trained
         check_names(dataclasses.replace(options, task=[*options.task, *names]))
-    run.write_json(run.folder / SEARCH, asked)
+    run.write_json(run.folder / SEARCH, options.stored())
     target = early_prompt(options, sources.size(1), train_run)
     if target.size(1) != sources.size(2):
         raise AttemptError(f"expected prompts of one model, found widths {target.size(1)} and {sources.size(2)}")
@@ -185,8 +185,9 @@ def train_spot(options: Options, train_run: TrainRun, check_names: CheckNames) -
     keep_best(options, folders, {names[i]: similarity for i, similarity in nearest})
 
 
-def searched(run: Run, asked: dict[str, Any]) -> bool:
+def searched(run: Run, options: Options) -> bool:
     """Whether this very search is complete. Raises AttemptError where the folder has anything else than it."""
+    asked = options.stored()
     if not distributed.decided((run.folder / SEARCH).exists):
         distributed.decided(run.check_empty)
         return False
@@ -197,7 +198,7 @@ def searched(run: Run, asked: dict[str, Any]) -> bool:
         problem = f"{type(e).__name__}: {briefly(e)}"
         raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {problem}") from None
     refuse(run.folder, [difference(name, asked[name], found[name]) for name in changed])
-    return kept(run)
+    return kept(run, options)
 
 
 def candidates(options: Options) -> tuple[Tensor, list[str]]:

@@ -13,6 +13,7 @@ import attempt
 import eval
 import train
 from attempt import compare, exchange, plots, report_html, source, spot
+from attempt.checkpoint import load_prompt, save_prompt
 from attempt.plan import Plan
 from data import token_cache
 from data.tasks import Example
@@ -73,7 +74,7 @@ def test_a_run_that_is_kept_after_an_edit_is_told(
     edited(monkeypatch)
     assert train.main(flags) == 0
     folder = tmp_path / ("seed-1" if "--seeds" in more else "cola")
-    advice = f"the code has changed since; delete {folder}, or give another --out, to train it again"
+    advice = f"the code changed since; delete {folder}, or give another --out, to train it again"
     assert f"kept       {folder}: it is complete, but {advice}" in capsys.readouterr().out
     shutil.rmtree(folder)
     assert train.main(flags) == 0
@@ -161,3 +162,24 @@ def test_a_commit_is_that_of_the_programs_own_tree(tmp_path: Path, monkeypatch: 
     assert commit() == f"{found}-dirty"
     monkeypatch.setattr(source, "ROOT", tmp_path.resolve() / "below")  # another project's tree
     assert commit() is None
+
+
+@pytest.mark.parametrize("method", ["attempt", "spot"])
+def test_a_run_whose_sources_were_trained_again_is_told(
+    method: str, prompt_run: Path, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source_run, out = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(prompt_run, source_run)
+    flags = ["--task", "rte", "--method", method, "--source-prompts", str(source_run), "--steps", "2", *common]
+    flags += ["--seeds", "1", "--out", str(out)]
+    assert train.main(flags) == train.main(flags) == 0
+    assert f"kept       {out / 'seed-1'}: it is complete\n" in capsys.readouterr().out
+    prompt, config = load_prompt(source_run)
+    prompt.target.data += 1
+    save_prompt(source_run / "best.safetensors", prompt, config)
+    assert train.main(flags) == 0
+    assert f"{out / 'seed-1'}: it is complete, but its source prompts changed since; delete" in capsys.readouterr().out
+    shutil.rmtree(source_run)
+    (tmp_path / "source.pt").write_bytes(b"")
+    assert train.main(flags) == 0  # they are needed no longer
+    assert "it is complete\n" in capsys.readouterr().out
