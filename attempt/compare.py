@@ -17,7 +17,7 @@ from attempt.errors import AttemptError, briefly, exit_status, meant_path
 from attempt.flags import Parser
 from attempt.options import spelled, spoken
 from attempt.plan import Plan
-from attempt.records import Told, common_folder, differing, find_runs, pooled, settings
+from attempt.records import common_folder, differing, find_runs, pooled, settings
 from attempt.report import FORMATS, METHODS, figure, table
 from attempt.run import Run
 from attempt.series import read_scores, spread
@@ -53,7 +53,7 @@ def complete(paths: Sequence[Path], names: Sequence[str] = ()) -> list[Finished]
 
     names: one for each folder, for its runs.
     """
-    found: dict[Path, Told] = {}
+    found: dict[Path, tuple[Path, Plan, dict[str, Any]]] = {}
     called: list[str] = []
     for path, name in zip(paths, names or [""] * len(paths), strict=True):
         if not path.is_dir():
@@ -64,7 +64,7 @@ def complete(paths: Sequence[Path], names: Sequence[str] = ()) -> list[Finished]
         for run in runs:
             found.setdefault(run.folder.resolve(), (run.folder, Plan.read(run.config), read_scores(run.result)))
         called += [name] * (len(found) - len(called))
-    told = settings(list(found.values()))
+    told = settings([*found.values()])
     return [Finished(*run, told=one, name=name) for run, one, name in zip(found.values(), told, called, strict=True)]
 
 
@@ -124,10 +124,10 @@ def setting_lines(groups: Sequence[Sequence[Finished]], names: Sequence[str]) ->
         own = {name: group[0].settings for name, group in zip(names, groups, strict=True) if group[0].task == task}
         for name in differing(list(own.values())):
             whose: dict[str, list[str]] = {}
-            for group, found in own.items():
+            for who, found in own.items():
                 if name in found:
-                    whose.setdefault(found[name], []).append(group)
-            shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(who)})" for value, who in whose.items())
+                    whose.setdefault(found[name], []).append(who)
+            shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(those)})" for value, those in whose.items())
             lines.append(f"{task}  {name if ' ' in name else spelled(name)}: {shown}")
         alike: dict[str, list[str]] = {}
         for name, group in zip(names, groups, strict=True):

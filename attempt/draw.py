@@ -259,8 +259,8 @@ def _results(picture: Results) -> Figure:
                 ax.plot([place] * len(several), several, "o", markersize=3.5, color=PAPER, markeredgecolor=INK)
     levels = [(t, value) for t, task in enumerate(picture.tasks) for value in picture.constants.get(task, [])]
     if levels:
-        places, heights = zip(*levels, strict=True)
-        ax.hlines(heights, np.array(places) - 0.45, np.array(places) + 0.45, label="constant answer", **CONSTANT)
+        where, high = np.array(levels).T
+        ax.hlines(high, where - 0.45, where + 0.45, label="constant answer", **CONSTANT)
     notes = [note.replace(", ", "\nn = ").removesuffix(" examples") for note in picture.notes]
     ax.set_xticks(range(T), [f"{short(task, 16)}\n{note}" for task, note in zip(picture.tasks, notes, strict=True)])
     lowest = min((value for values in picture.values.values() for value in values), default=0.0)
