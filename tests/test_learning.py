@@ -174,10 +174,11 @@ def test_the_demo_computes_on_one_thread_and_has_three_seeds(monkeypatch: pytest
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        command = train.parse(demo_words(["--demo", "--task", "mrpc"]))
-        assert torch.get_num_threads() == 1 and command.seeds == (1, 2, 3)
+        command = train.parse(demo_words(["--demo"]))
+        assert torch.get_num_threads() == 1 and command.seeds == (1, 2, 3) and command.options.task == ["mrpc"]
     finally:
         torch.set_num_threads(threads)
-    assert train.parse(demo_words(["--demo", "--task", "mrpc", "--seeds=5"])).seeds == (5,)
+    assert train.parse(demo_words(["--demo", "--task", "rte", "--seeds=5"])).seeds == (5,)
+    assert train.parse(demo_words(["--demo", "--task", "rte", "cola"])).options.task == ["rte", "cola"]
     command = train.parse(demo_words(["--demo", "--task", "mrpc", "--seed=5"]))
     assert command.seeds == () and command.options.seed == 5
