@@ -25,6 +25,12 @@ class DataOptions:
         "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
     )
     target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
+    task_field: str | None = flag(
+        "task",
+        "column of the files that names a row's task, where they have the rows of several names in --task",
+        None,
+        metavar="COLUMN",
+    )
     answers: str | None = flag(
         "task",
         "the files' answers: labels, or any text (default: labels where the training file has at most 20 different "

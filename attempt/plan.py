@@ -15,6 +15,11 @@ from attempt import baselines
 from attempt.errors import AttemptError, briefly, meant_path
 from attempt.files import sha256_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
+from attempt.source import code_sum
+
+# What a file of a run of before may lack: such a run had the default, or it changes nothing.
+NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
+NEWER |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Plan(Options):
     """Which of the options that may be left open the user gave."""
     sums: list[str] = field(default_factory=list)
     """The user's own files: "train_file SHA-256" and so on."""
+    code: list[str] = field(default_factory=list)
+    """The sums over the program's sources that its steps were computed with (attempt/source.py)."""
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None, answers: str | None = None) -> "Plan":
@@ -67,7 +74,15 @@ class Plan(Options):
             "text_scores": "plain",
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})
+        made = {"asked": left_open(given), "sums": sums_of(options), "code": [code_sum()]}
+        return cls(**{**derived, **given, "steps": steps, **made})
+
+    def going_on(self) -> "Plan":
+        """The plan of the steps to come, by the code that runs now. One that is another than before is told."""
+        if self.code[-1:] == [code_sum()]:
+            return self
+        print("note       the code has changed since the run was started; from here on it is the new one", flush=True)
+        return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -90,11 +105,8 @@ class Plan(Options):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
-            newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            newer |= {"skip_bad_steps": False, "sums": []}
-            # a run of before may lack what changes nothing
-            found = {**newer, **found} if isinstance(found, dict) else {}
-            # and when free text of a user's files was always compared as SQuAD's, there was no choice
+            found = {**NEWER, **found} if isinstance(found, dict) else {}
+            # when free text of a user's files was always compared as SQuAD's, there was no choice
             squad = found.get("train_file") and found.get("answers") != "labels"
             found.setdefault("text_scores", "squad" if squad else "plain")
             if found.keys() != hints.keys():

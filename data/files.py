@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Container, Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from attempt.errors import AttemptError, briefly
+from attempt.errors import AttemptError, briefly, note
 
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
@@ -77,7 +76,7 @@ def read_table(name: str, table: Table, fetch: Fetch) -> dict[str, list[Row]]:
             if label != "-":  # MNLI: the annotators did not agree on a label
                 rows.append(Row(tuple(fields), label, where))
         if skipped:
-            print(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}", file=sys.stderr)
+            note(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}")
         splits[split] = rows
     return splits
 

@@ -48,6 +48,12 @@ class UserFiles:
     was the rule of earlier runs."""
     text_scores: str = "plain"
     """How free-text answers are compared: "plain", as they are but for case and spaces, or "squad", SQuAD's way."""
+    task: tuple[str, str] | None = None
+    """A column, and what it says of the task's own rows, where the files have other tasks' too."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.fields, self.target, *([self.task[0]] if self.task else []))
 
 
 def user_task(name: str, files: UserFiles) -> Task:
@@ -58,11 +64,11 @@ def user_task(name: str, files: UserFiles) -> Task:
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise AttemptError(f"--task: expected a name of letters, digits, '_', '.' and '-', found {name!r}")
-    columns = [*files.fields, files.target]
+    columns = files.columns
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:
         raise AttemptError(
-            f"--source-field and --target-field: expected each column once, found {', '.join(repeated)} again"
+            f"--source-field, --target-field, --task-field: expected each column once, found {', '.join(repeated)}"
         )
     labels = _labels(files, (_stamp(files.train), _stamp(files.dev)))
     texts = ("f1", "em") if files.text_scores == "squad" else ("plain_f1", "plain_em")
@@ -189,14 +195,17 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
     if not path.is_file():
         raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
     lines = _lines(path)
-    columns = (*files.fields, files.target)
     if ending == ".jsonl":
-        cells = _json_cells(lines, columns)
+        cells = _json_cells(lines, files.columns)
     else:
-        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), columns, path)
-    rows = []
+        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), files.columns, path)
+    rows, others = [], set()
     for where, values in cells:
-        *fields, target = (value.replace("\r\n", " ").replace("\n", " ").strip() for value in values)
+        texts = [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
+        if files.task and (task := texts.pop()) != files.task[1]:
+            others.add(task)
+            continue
+        *fields, target = texts
         if not target:
             raise AttemptError(
                 f"{where}: expected an answer in {files.target!r}, found none; fill it in, or drop the row"
@@ -207,6 +216,12 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
                 "the row"
             )
         rows.append(Row(tuple(fields), target, where))
+    if not rows and files.task and others:
+        column, task = files.task
+        raise AttemptError(
+            f"{path}: expected rows of the task {task} in the column {column!r}, found those of "
+            f"{_listed(sorted(others))}{meant(task, others)}; give these names by --task"
+        )
     if not rows:
         raise AttemptError(f"{path}: expected at least 1 example, found none; check the file")
     return rows

@@ -21,7 +21,17 @@ from model.checkpoint import load_t5
 
 SOURCE = re.compile(r"et al\.|papers|this program's")
 # What is not there unless it is given; the other flags without a value have a default that depends on others.
-ONLY_GIVEN = {"train_file", "dev_file", "source_field", "target_field", "shots", "load_attention", "steps", "max_steps"}
+ONLY_GIVEN = {
+    "train_file",
+    "dev_file",
+    "source_field",
+    "target_field",
+    "task_field",
+    "shots",
+    "load_attention",
+    "steps",
+    "max_steps",
+}
 ONLY_GIVEN |= {"task", "wandb", "mirror", "data_dir"}
 # Defaults that choose nothing that a paper could have chosen.
 PLAIN = {"train_examples", "eval_examples", "max_target_length", "source_prompts", "answers", "out"}

@@ -299,7 +299,7 @@ def test_a_task_needs_a_plain_name_and_different_columns(tmp_path: Path) -> None
     for bad in ("../x", "a b", "", "-x"):
         with pytest.raises(AttemptError, match="--task: expected a name of letters"):
             user_task(bad, UserFiles(name, name, None, ("context",), "answer"))
-    with pytest.raises(AttemptError, match="expected each column once, found answer again"):
+    with pytest.raises(AttemptError, match="expected each column once, found answer"):
         user_task("mine", UserFiles(name, name, None, ("context", "answer"), "answer"))
 
 
@@ -528,3 +528,42 @@ def test_labels_are_read_once_and_again_when_the_file_has_changed(
     for _ in range(2):  # an error is not remembered
         with pytest.raises(AttemptError, match="found none there"):
             user_task("mine", files)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[str]:
+    """Flags for files that have the rows of two tasks in turn, each with labels of its own."""
+    draw, flags = random.Random(1), []
+    for split, n in (("train", 40), ("dev", 20)):
+        kinds = [("mood", ["good", "bad"]), ("tense", ["past", "present", "future"])]
+        rows = [f"{kinds[i % 2][0]}\t{s}\t{draw.choice(kinds[i % 2][1])}\n" for i, s in enumerate(sentences(n, n)[:n])]
+        flags += [f"--{split}-file", write(tmp_path / f"{split}.tsv", "kind\ttext\tlabel\n" + "".join(rows))]
+    return [*flags, "--source-field", "text", "--target-field", "label"]
+
+
+def test_two_tasks_of_ones_own_in_the_same_files(
+    mixed: list[str], common: list[str], glue: Path, tmp_path: Path, capsys: Any
+) -> None:
+    flags = [*mixed, *common, "--data-dir", str(glue)]
+    own = ["--task-field", "kind"]
+    assert train.main(["--task", "mood", "cola", "tense", *own, *flags, "--out", str(tmp_path / "both")]) == 0
+    told = capsys.readouterr().out
+    assert "mood: train 20, dev 10, test 10 examples\n           its answers are the labels bad, good\n" in told
+    assert "tense: train 20, dev 10, test 10 examples\n           its answers are the labels future, past" in told
+    assert [s["task"] for s in result_of(tmp_path / "both")["scores"]] == ["mood", "cola", "tense"] * 2
+    assert eval.main(["--run", str(tmp_path / "both"), "--task", "tense", "--device", "cpu"]) == 0
+    assert "tense test: accuracy" in capsys.readouterr().out
+    assert train.main(["--task", "mood", "tense", "--separately", *own, *flags, "--out", str(tmp_path / "each")]) == 0
+    assert result_of(tmp_path / "each/tense")["task"] == ["tense"]
+    rows = user_task("mood", UserFiles(mixed[1], mixed[3], None, ("text",), "label", None, ("kind", "mood"))).read(
+        "mood", None
+    )  # type: ignore[arg-type]
+    lines = [line.split("\t") for line in Path(mixed[1]).read_text().splitlines()]
+    assert [(row.fields[0], row.label) for row in rows["train"]] == [(t, label) for k, t, label in lines if k == "mood"]
+    capsys.readouterr()
+    for words, message in (
+        (["mood", "tense"], "found mood, tense; the others must be of --list-tasks, or name by --task-field"),
+        (["mood", "tens", *own], "expected rows of the task tens in the column 'kind', found those of 'mood', 'tense'"),
+    ):
+        assert train.main(["--task", *words, *flags, "--out", str(tmp_path / "x")]) == 2
+        assert message in error_of(capsys)
