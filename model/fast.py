@@ -23,7 +23,7 @@ class Forms:
     absorb: bool = True
     """Cross-attention in the space of the encoder's states, without keys and values of them all."""
     fuse: bool = True
-    """q, k and v as one product, wi_0 and wi_1 too, with the scale of the norm before them in the matrix."""
+    """q, k and v as one product, wi_0 and wi_1 too, each matrix with the scale of the norm before it."""
     dropout: bool = True
     """On a CPU: four 16-bit random numbers from each 64-bit draw, where PyTorch draws for each element."""
     sequence_dropout: bool = False
@@ -48,6 +48,9 @@ def quicken(t5: T5, forms: Forms, dtype: torch.dtype = torch.float32) -> T5:
             block.attention_norm = UnitNorm(block.attention_norm)
             block.feed_forward = FusedFeedForward(block.feed_forward, block.feed_forward_norm)
             block.feed_forward_norm = UnitNorm(block.feed_forward_norm)
+            if hasattr(block, "cross_attention"):
+                block.cross_attention.q = fused(block.cross_attention_norm, block.cross_attention.q)
+                block.cross_attention_norm = UnitNorm(block.cross_attention_norm)
     if forms.kernel:
         for stack in (t5.encoder, t5.decoder):
             stack.relative_bias = KernelBias(stack.relative_bias)
@@ -222,7 +225,7 @@ class AbsorbedAttention(Attention):
         q = torch.einsum("bhtd,hde->bhte", self.split(self.q(x)), W_k)  # (B,H,T,D)
         scores = (q.flatten(1, 2) @ memory.transpose(1, 2)).view(*q.shape[:3], -1)  # (B,H,T,S)
         scores = scores if bias is None else scores + bias
-        a = self.dropout(F.softmax(scores.float(), dim=-1).type_as(q))
+        a = self.dropout(F.softmax(scores, dim=-1, dtype=torch.float32).type_as(q))
         # sum_s a_s (W_v m_s) = W_v (sum_s a_s m_s)
         context = (a.flatten(1, 2) @ memory).view_as(q)  # (B,H,T,D)
         return self.o(torch.einsum("bhte,hde->bthd", context, W_v).flatten(2))

@@ -151,7 +151,7 @@ class Attention(nn.Module):
             # softmax(q k^T + bias) v; no 1/sqrt(d): T5 was trained without it
             scores = q @ k.transpose(-1, -2)  # (B,H,T,S)
             scores = scores if bias is None else scores + bias
-            context = self.dropout(F.softmax(scores.float(), dim=-1).type_as(v)) @ v
+            context = self.dropout(F.softmax(scores, dim=-1, dtype=torch.float32).type_as(v)) @ v
         return context.transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:

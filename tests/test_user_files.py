@@ -555,7 +555,7 @@ def test_two_tasks_of_ones_own_in_the_same_files(
     assert "tense test: accuracy" in capsys.readouterr().out
     assert train.main(["--task", "mood", "tense", "--separately", *own, *flags, "--out", str(tmp_path / "each")]) == 0
     assert result_of(tmp_path / "each/tense")["task"] == ["tense"]
-    rows = user_task("mood", UserFiles(mixed[1], mixed[3], None, ("text",), "label", None, ("kind", "mood"))).read(
+    rows = user_task("mood", UserFiles(mixed[1], mixed[3], None, ("text",), "label", task=("kind", "mood"))).read(
         "mood", None
     )  # type: ignore[arg-type]
     lines = [line.split("\t") for line in Path(mixed[1]).read_text().splitlines()]
