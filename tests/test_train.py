@@ -530,14 +530,6 @@ def test_the_epochs_that_are_told_are_passes_over_the_data(sizes: list[int], mor
     assert steps == 3 * whole.epoch_steps(sizes)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_run_on_the_gpu(attempt_flags: list[str], precision: str, tmp_path: Path) -> None:
-    flags = [flag if flag != "cpu" else "cuda" for flag in attempt_flags]
-    assert train.main([*flags, "--precision", precision, "--out", str(tmp_path)]) == 0
-    assert all(record["loss"] > 0 for record in metrics_of(tmp_path))
-
-
 def test_prompt_tuning_learns_a_real_task(
     flan: Path, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
