@@ -71,7 +71,7 @@ class Backbone:
         if options.shard:
             t5 = load_shared_out(folder, machine)
         else:
-            t5 = load_t5(folder).requires_grad_(False).to(machine.device)
+            t5 = load_t5(folder, machine.device, machine.kept(options)).requires_grad_(False)
         if t5.config.vocab_size < tokenizer.size:
             raise AttemptError(
                 f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
