@@ -1,4 +1,4 @@
-"""Checkpoint folders as transformers 5 writes and reads them: heads, activations, start tokens, embeddings by any name."""
+"""Checkpoint folders as transformers 5 writes and reads them: heads, activations, start tokens, the embedding's names."""
 
 import json
 from pathlib import Path
