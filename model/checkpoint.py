@@ -133,7 +133,7 @@ def empty_t5(config: T5Config) -> T5:
 def check_finite(folder: Path, model: T5, name: str, tensor: Tensor) -> None:
     """Raises AttemptError, with the file's name of the parameter, at a tensor or a part of it with NaN or infinity."""
     # one pass over memory, without a tensor of truths; a sum may overflow where no number is infinite
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
         theirs = hugging_face_names(model.config)[name]
         raise AttemptError(f"{folder}: expected finite numbers in {theirs}, found NaN or infinity; fetch it again")
 
