@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from attempt import baselines, distributed
 from attempt.attention import entropy
-from attempt.checkpoint import PromptConfig, Trained, change_sources, load_prompt, load_trained, save_prompt
+from attempt.checkpoint import (
+    PromptConfig,
+    Trained,
+    change_sources,
+    load_prompt,
+    load_trained,
+    origins,
+    save_prompt,
+)
 from attempt.errors import AttemptError, exit_status, meant, meant_path
 from attempt.eval_command import new_parser
 from attempt.files import write_whole
@@ -25,6 +33,7 @@ from attempt.flags import Parser
 from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory, memory_told
 from attempt.options import Options, spelled
+from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.pictures import attention_map
 from attempt.plan import Plan
 from attempt.plots import show
@@ -260,6 +269,8 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
     if given.checkpoint not in ("best", "last") and not path.exists():
         near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
         parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
+    used = Origin(options.model, fingerprint(t5.embedding.weight))  # before a baseline's weights are put in
+    warn_of_others(origins(given.add_sources), used)
     trained: Trained
     if given.add_sources or given.remove_sources:
         trained, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
@@ -273,6 +284,8 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
             f"{run.folder}: expected a model of width {trained.prompt.target.size(2)}, found {t5.config.d_model} in "
             f"{options.model}; give the run's own by --model"
         )
+    if options.method != "finetune":  # whose weights are all in the checkpoint
+        warn_of_others([(path, config.origin)], used)
     if given.attention_map and config.method != "attempt":
         parser.error(f"--attention-map: expected prompts of --method attempt, found {path} of {config.method}")
     if config.labels != options.labels:

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from attempt.errors import AttemptError, meant_path
+from attempt.origin import Origin, is_fingerprint
 from model.checkpoint import read_torch
 from model.safetensors import read_safetensors
 
-TASKS = "attempt.tasks"  # our own entry in an adapter's metadata: the tasks' names, as JSON
+TASKS = "attempt.tasks"  # our own entries in an adapter's metadata, as JSON: the tasks' names,
+EMBEDDING = "attempt.embedding"  # and the fingerprint of the T5's embedding
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # in the order in which PEFT tries them
 SHARED = ("prefix_task_cols", "prefix_task_rows")
@@ -87,6 +89,18 @@ def _folder(path: Path, rows: int | None) -> Foreign:
         names = ", ".join((*ADAPTER_FILES, "prefix_embeddings.pt"))
         raise AttemptError(f"{path}: expected a folder with one of {names}, found none")
     return _adapter(files[0], path / ADAPTER_CONFIG, rows)
+
+
+def read_foreign_origin(path: Path) -> Origin | None:
+    """The T5 that an adapter names as its base; None where nothing names one."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        file = folder / ADAPTER_FILES[0]
+        numbers = json.loads(read_safetensors(file)[1].get(EMBEDDING, "null")) if file.exists() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # what is wrong is told where it is read
+        return None
+    return Origin(name, numbers if is_fingerprint(numbers) else None) if isinstance(name, str) and name else None
 
 
 def _checked(path: Path, what: str, found: object, *shape: int | str) -> Tensor:

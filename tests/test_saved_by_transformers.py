@@ -1,4 +1,4 @@
-"""Checkpoint folders as transformers 5 writes and reads them: heads, activations, start tokens, the embedding's names."""
+"""Checkpoint folders as transformers 5 writes and reads them: heads, activations, start tokens, names of embeddings."""
 
 import json
 from pathlib import Path
