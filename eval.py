@@ -49,7 +49,7 @@ from data.splits import official_splits, paper_splits, take, take_questions, tak
 from data.tasks import TASKS, Example, Task, check_labels, expand, get_task, load_official, source_text
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
-from model.checkpoint import find_checkpoint, load_t5
+from model.checkpoint import check_folder, find_checkpoint, load_t5
 from model.decoding import generate, label_scores
 from model.t5 import IGNORED, T5
 from model.tokenizer import Tokenizer
@@ -76,7 +76,8 @@ class Backbone:
             keep_memory()
         distributed.check_device(machine.device)
         folder = find_checkpoint(options.model, downloader.fetch)
-        tokenizer = Tokenizer(folder / "spiece.model")
+        check_folder(folder)
+        tokenizer = Tokenizer(folder / "spiece.model", options.ignore_added_tokens)
         if options.shard:
             t5 = load_shared_out(folder, machine)
         else:
@@ -85,6 +86,12 @@ class Backbone:
             raise AttemptError(
                 f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
                 f"found {t5.config.vocab_size}; are config.json and spiece.model of the same checkpoint?"
+            )
+        if t5.config.vocab_size != tokenizer.size and t5.config.vocab_size % 4:  # not rounded up, as T5's 32,128 are
+            print(
+                f"note: {folder}: {t5.config.vocab_size} embeddings for {tokenizer.size} pieces and sentinels; tokens "
+                "that were added to the vocabulary are read as unknown pieces",
+                file=sys.stderr,
             )
         if options.dropout is not None:
             t5.set_dropout(options.dropout)

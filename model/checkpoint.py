@@ -31,9 +31,24 @@ WEIGHT_FILES = (  # in the order in which they are tried
 )
 
 
+HUB = "google-t5/"  # where t5-small … t5-11b are kept today; NAMES has their former names, which lead there
+OTHERS = ("mt5", "byt5", "umt5", "long-t5", "ul2", "t5gemma", "switch")  # families of names that are near to a T5's
+
+
+def known_name(name: str) -> str:
+    """A checkpoint's name as NAMES has it."""
+    short = name.removeprefix(HUB)
+    return short if short in NAMES and "/" not in short else name
+
+
 def check_name(name: str) -> None:
     """Raises AttemptError where a checkpoint of this name is neither a folder nor known."""
-    if not Path(name).is_dir() and name not in NAMES:
+    if not Path(name).is_dir() and known_name(name) not in NAMES:
+        if Path(name).name.lower().startswith(OTHERS):
+            raise AttemptError(
+                f"--model {name}: expected a T5's name, found another family's, which this program does not fetch; "
+                "an mT5 is read from a folder"
+            )
         near = meant(name, NAMES) or meant_path(Path(name)) or f"; known names: {', '.join(NAMES)}"
         raise AttemptError(f"--model {name}: expected a folder with a T5 checkpoint or a known name{near}")
 
@@ -46,7 +61,7 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
     check_name(name)
     if Path(name).is_dir():
         return Path(name)
-    address = f"https://huggingface.co/{name}/resolve/main"
+    address = f"https://huggingface.co/{known_name(name)}/resolve/main"
     try:
         folder = fetch(f"{address}/config.json").parent
     except NotFound:
@@ -63,6 +78,36 @@ def find_checkpoint(name: str, fetch: Callable[[str], Path]) -> Path:
             fetch(f"{address}/{shard.name}")
         return folder
     raise NotFound(f"--model {name}: expected one of {', '.join(WEIGHT_FILES)} at {address}, found none")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises AttemptError where a folder holds no T5 and its vocabulary: says what it holds, and what is to be done."""
+    if not (folder / "config.json").is_file():
+        adapter, inner = folder / "adapter_config.json", sorted(p.parent.name for p in folder.glob("*/config.json"))
+        if adapter.is_file():
+            advice = f"an adapter's folder; give the T5 that {adapter.name} names as its base"
+        elif inner:
+            advice = f"a folder of folders; give one of {', '.join(inner[:5])}"
+        else:
+            advice = "none"
+        raise AttemptError(f"--model {folder}: expected a T5 checkpoint with its config.json, found {advice}")
+    if (folder / "metrics.jsonl").exists() or (folder / "best.safetensors").exists():
+        raise AttemptError(
+            f"--model {folder}: expected a T5 checkpoint, found a run of this program; give the run's T5"
+        )
+    if not (folder / "spiece.model").is_file():
+        names = {name: (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")}
+        settings = (folder / "tokenizer_config.json").read_bytes() if names["tokenizer_config.json"] else b""
+        kind = "none"
+        if b"ByT5" in settings:
+            raise AttemptError(f"--model {folder}: expected a T5 with spiece.model, found a ByT5, which reads bytes")
+        if names["tokenizer.json"]:
+            kind = "tokenizer.json alone, as transformers 5 saves it"
+        place = f"{folder.parent} or " if (folder.parent / "spiece.model").is_file() else ""
+        raise AttemptError(
+            f"--model {folder}: expected its vocabulary, spiece.model, beside config.json, found {kind}; copy it there "
+            f"from {place}the checkpoint that it was made from (https://huggingface.co/google-t5/t5-base has T5's)"
+        )
 
 
 def load_t5(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> T5:
