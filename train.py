@@ -278,8 +278,8 @@ def prepare(options: Options) -> Job:
     else:
         labels = [task.label_texts(plan.labels) for task in tasks]
         embedding = backbone.t5.embedding.weight.cpu()
-        check_given(options, used)
         trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources, given)
+        check_given(options, used)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
     fixed = frozen(backbone.t5)

@@ -1,6 +1,7 @@
 """Pretrained T5 checkpoints in Hugging Face's layout: where they are, and how their tensors become ours."""
 
 import json
+import re
 import sys
 import warnings
 import zipfile
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from attempt.errors import AttemptError, NotFound, briefly, meant, meant_path
 from model.config import T5Config
-from model.safetensors import read_safetensors
+from model.safetensors import check_pointer, read_safetensors
 from model.t5 import T5
 
 SIZES = ("small", "base", "large", "xl", "xxl")
@@ -158,10 +159,10 @@ def open_t5(folder: Path) -> tuple[T5, dict[str, Tensor]]:
         raise AttemptError(f"{folder}: expected {len(wanted)} tensors, {len(missing)} are missing: {_some(missing)}")
     for name, parameter in model.named_parameters():
         tensor = found[wanted[name]]
-        if tensor.shape != parameter.shape or not tensor.is_floating_point():
+        if tensor.shape != parameter.shape or tensor.dtype not in FLOATS:
             raise AttemptError(
-                f"{folder}: expected {wanted[name]} to have shape {tuple(parameter.shape)} of floats as config.json "
-                f"says, found {tuple(tensor.shape)} of {tensor.dtype}"
+                f"{folder}: expected {wanted[name]} to have shape {tuple(parameter.shape)} of floats (fp32, bf16, "
+                f"fp16) as config.json says, found {tuple(tensor.shape)} of {tensor.dtype}"
             )
     for name in EMBEDDINGS:
         if name in found and name != shared and not _equal(found[name], found[shared]):
@@ -208,6 +209,7 @@ def hugging_face_names(config: T5Config) -> dict[str, str]:
     return names
 
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # The shared embedding, and the copies of it that some programs save too, or instead.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 HEAD = "lm_head.weight"
@@ -217,6 +219,9 @@ UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight
 
 def read_torch(path: Path) -> object:
     """A torch.save file, without executing anything in it. Raises AttemptError if it holds more than tensors."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            check_pointer(path, file.read(100))
     try:
         mapped = zipfile.is_zipfile(path)  # files of PyTorch before 1.6 are no zips and cannot be mapped
         if mapped:
@@ -230,8 +235,20 @@ def read_torch(path: Path) -> object:
     except Exception as e:  # a damaged file fails in any of a dozen ways, and all mean the same
         problem = str(e).strip().split("\n", maxsplit=1)[0] or type(e).__name__
         if "weights_only" in str(e) or "Weights only" in str(e):  # PyTorch goes on to say how to run the file's code
-            problem = "it holds more than tensors, or is none of PyTorch's"
+            named = re.search(r"GLOBAL ([\w.]+)", str(e))
+            what = f"an object of {named[1]:.100}; save its state_dict()" if named else "none of PyTorch's"
+            problem = f"it holds more than tensors, {what}"
     raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
+
+
+def described(content: object) -> str:
+    """What a file holds that is not what was expected."""
+    if isinstance(content, Tensor):
+        return f"{tuple(content.shape)} of {content.dtype}"
+    if isinstance(content, dict):
+        inner = next((f"; save its {k!r} by itself" for k in ("state_dict", "model") if k in content), "")
+        return f"a dictionary with {_some([f'{k!r:.100}' for k in content]) or 'nothing'}{inner}"
+    return type(content).__name__
 
 
 def _check_members(path: Path) -> None:
@@ -275,7 +292,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     for file in _shards(path) if path.name.endswith(".index.json") else [path]:
         content = read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
         if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-            raise AttemptError(f"{file}: expected a dictionary of tensors, found {type(content).__name__}")
+            raise AttemptError(f"{file}: expected a dictionary of tensors, found {described(content)}")
         if not all(isinstance(key, str) for key in content):
             raise AttemptError(f"{file}: expected tensors with names, found keys that are no texts")
         for name in content:

@@ -10,6 +10,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import __version__ as version
 
 from attempt.errors import AttemptError, briefly
+from model.safetensors import check_pointer
 
 SENTINELS = 100
 
@@ -29,6 +30,7 @@ class Tokenizer:
     def __init__(self, path: Path, ignore_added: bool = False) -> None:
         try:
             content = path.read_bytes()  # SentencePiece's own reader aborts at a folder, before 0.2.2
+            check_pointer(path, content)
             self.pieces = SentencePieceProcessor()
             self.pieces.load_from_serialized_proto(content)
             self.pieces.id_to_piece(list(range(self.pieces.get_piece_size())))  # each must be text, so must unk
