@@ -226,13 +226,13 @@ def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
 
 def origins(paths: list[Path]) -> list[tuple[Path, Origin | None]]:
     """The T5s that prompts, or a run's G, were trained with; None where a file does not say."""
-    found = []
-    for path in paths:
-        if path.is_dir() and (path / AUTHORS_G).exists():
-            found.append((path, None))
-        else:
-            found.append((path, read_foreign_origin(path) if is_foreign(path) else load_prompt(path)[1].origin))
-    return found
+    return [(path, _origin(path)) for path in paths]
+
+
+def _origin(path: Path) -> Origin | None:
+    if path.is_dir() and (path / AUTHORS_G).exists():
+        return None
+    return read_foreign_origin(path) if is_foreign(path) else load_prompt(path)[1].origin
 
 
 def warn_of_mixed(paths: list[Path]) -> None:

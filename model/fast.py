@@ -171,7 +171,7 @@ class Joined(nn.Linear):
         g, heights = norm.weight.detach(), [matrix.out_features for matrix in matrices]
         super().__init__(len(g), sum(heights), bias=False, device="meta")
         whole = g.new_empty(sum(heights), len(g), dtype=g.dtype if dtype == torch.float32 else dtype)
-        for matrix, rows in zip(matrices, whole.split(heights), strict=True):
+        for matrix, rows in zip(matrices, torch.split(whole, heights), strict=True):
             # W_i (g * x) = (W_i diag(g)) x, computed in fp32, then cast
             rows.copy_(moved(matrix.weight, g.device, g.dtype).mul_(g))
         self.weight = nn.Parameter(whole, requires_grad=False)

@@ -31,7 +31,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-OTHERS = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4", "U16", "U32", "U64", "C64")  # no T5 has them
+# Valid, and in no T5.
+OTHERS = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4",
+          "U16", "U32", "U64", "C64")  # fmt: skip
 POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER = 10_000_000  # bytes; the format allows ten times as many, T5's largest has 150,000
 MAX_NUMBERS = 2**48  # in a tensor
