@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from attempt import baselines, distributed
 from attempt.attention import entropy
-from attempt.checkpoint import PromptConfig, Trained, change_sources, load_prompt, load_trained, save_prompt
+from attempt.checkpoint import (
+    PromptConfig,
+    Trained,
+    change_sources,
+    load_prompt,
+    load_trained,
+    origins,
+    save_prompt,
+)
 from attempt.errors import AttemptError, exit_status, meant, meant_path
 from attempt.eval_command import new_parser
 from attempt.files import write_whole
@@ -26,6 +34,7 @@ from attempt.graphs import Graphs, new_graphs
 from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory, memory_told
 from attempt.options import Options, spelled
+from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.pictures import attention_map
 from attempt.plan import Plan
 from attempt.plots import show
@@ -41,7 +50,7 @@ from data.splits import official_splits, paper_splits, take, take_questions, tak
 from data.tasks import TASKS, Example, Task, check_labels, expand, get_task, load_official, source_text
 from data.token_cache import tokenized
 from data.user import UserFiles, user_task
-from model.checkpoint import find_checkpoint, load_t5
+from model.checkpoint import check_folder, find_checkpoint, load_t5
 from model.decoding import generate, label_scores
 from model.t5 import IGNORED, T5
 from model.tokenizer import Tokenizer
@@ -68,15 +77,22 @@ class Backbone:
             keep_memory()
         distributed.check_device(machine.device)
         folder = find_checkpoint(options.model, downloader.fetch)
-        tokenizer = Tokenizer(folder / "spiece.model")
+        check_folder(folder)
+        tokenizer = Tokenizer(folder / "spiece.model", options.ignore_added_tokens)
         if options.shard:
             t5 = load_shared_out(folder, machine)
         else:
-            t5 = load_t5(folder).requires_grad_(False).to(machine.device)
+            t5 = load_t5(folder, machine.device, machine.kept(options)).requires_grad_(False)
         if t5.config.vocab_size < tokenizer.size:
             raise AttemptError(
                 f"{folder}: expected an embedding for each of the tokenizer's {tokenizer.size} pieces, "
                 f"found {t5.config.vocab_size}; are config.json and spiece.model of the same checkpoint?"
+            )
+        if t5.config.vocab_size != tokenizer.size and t5.config.vocab_size % 4:  # not rounded up, as T5's 32,128 are
+            print(
+                f"note: {folder}: {t5.config.vocab_size} embeddings for {tokenizer.size} pieces and sentinels; tokens "
+                "that were added to the vocabulary are read as unknown pieces",
+                file=sys.stderr,
             )
         if options.dropout is not None:
             t5.set_dropout(options.dropout)
@@ -279,6 +295,8 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
     if given.checkpoint not in ("best", "last") and not path.exists():
         near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
         parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
+    used = Origin(options.model, fingerprint(t5.embedding.weight))  # before a baseline's weights are put in
+    warn_of_others(origins(given.add_sources), used)
     trained: Trained
     if given.add_sources or given.remove_sources:
         trained, config = change_sources(*load_prompt(path), given.add_sources, given.remove_sources)
@@ -292,6 +310,8 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
             f"{run.folder}: expected a model of width {trained.prompt.target.size(2)}, found {t5.config.d_model} in "
             f"{options.model}; give the run's own by --model"
         )
+    if options.method != "finetune":  # whose weights are all in the checkpoint
+        warn_of_others([(path, config.origin)], used)
     if given.attention_map and config.method != "attempt":
         parser.error(f"--attention-map: expected prompts of --method attempt, found {path} of {config.method}")
     if config.labels != options.labels:

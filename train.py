@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from attempt import distributed
 from attempt.baselines import METHODS, TunedWeights
-from attempt.build import find_sources, given_prompts, new_prompt
+from attempt.build import check_given, find_sources, given_prompts, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_last, reload_trained, save_trained
 from attempt.command import parse
 from attempt.errors import Interrupted, exit_status
@@ -23,6 +23,7 @@ from attempt.guards import Guards
 from attempt.logs import Logs, check_logs
 from attempt.machine import memory_told
 from attempt.options import Options
+from attempt.origin import Origin, check_origin, fingerprint
 from attempt.plan import Plan
 from attempt.progress import Progress
 from attempt.report import describe, evaluation_lines, first_metrics
@@ -274,10 +275,13 @@ def prepare(options: Options) -> Job:
 
     # what is trained
     distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
-    config = PromptConfig(plan.method, plan.model, plan.task, source_names, plan.labels, shared=plan.shared_prompt)
+    used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))
+    asked = plan.method, plan.model, plan.task, source_names, plan.labels
+    config = PromptConfig(*asked, shared=plan.shared_prompt, embedding=used.embedding)
     trained: Trained
     if resumed:  # the checkpoint has its sources with it, wherever their files are by now
         trained, config = load_last(run.last, run.best, plan.method, backbone.t5)
+        check_origin(run.folder, config.origin, used)
         if plan.fix_attention and trained.prompt is not None and trained.prompt.attention is not None:
             trained.prompt.attention.requires_grad_(False)
     elif baseline:
@@ -286,6 +290,7 @@ def prepare(options: Options) -> Job:
         labels = [task.label_texts(plan.labels) for task in tasks]
         embedding = backbone.t5.embedding.weight.cpu()
         trained = new_prompt(plan, embedding, backbone.tokenizer.encode_batch, labels, sources, given)
+        check_given(options, used)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
     fixed = frozen(backbone.t5)

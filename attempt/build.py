@@ -10,9 +10,10 @@ from torch import Tensor
 
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
-from attempt.checkpoint import BEST, load_prompt, load_prompts, load_sources, read_attention
+from attempt.checkpoint import BEST, load_prompt, load_prompts, load_sources, origins, read_attention
 from attempt.errors import Advised, AttemptError, meant, meant_path, note
 from attempt.options import Options, spelled
+from attempt.origin import Origin, warn_of_others
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
@@ -27,15 +28,12 @@ Encode = Callable[[list[str]], list[list[int]]]  # texts -> their pieces' ids
 
 def find_sources(options: Options) -> tuple[Tensor, list[str]]:
     """The source prompts (P-1,L,D) to mix or to choose from, and their names."""
-    paths = [Path(path) for path in options.source_prompts]
-    if not paths:
-        runs = [Options([task], method="prompt", model=options.model).folder() for task in SOURCES]
-        paths = [run for run in runs if Run(run).result.exists()]
-        if paths and len(paths) < len(runs):
-            missing = ", ".join(str(run) for run in runs if run not in paths)
-            note(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}")
+    paths = source_paths(options)
     if not paths:
         raise missing_sources(options)
+    if not options.source_prompts and len(paths) < len(SOURCES):
+        missing = ", ".join(str(run) for run in default_sources(options) if run not in paths)
+        note(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}")
     return load_sources(paths)
 
 
@@ -54,6 +52,24 @@ def sources_changed(options: Options, folder: Path) -> bool:
     if not own:
         return not torch.equal(was, now)
     return not all(any(torch.equal(prompt, source) for source in now) for prompt in was)
+
+
+def default_sources(options: Options) -> list[Path]:
+    return [Options([task], method="prompt", model=options.model).folder() for task in SOURCES]
+
+
+def source_paths(options: Options) -> list[Path]:
+    """The sources that are named, else those of the paper's runs that are complete."""
+    named = [Path(path) for path in options.source_prompts]
+    return named or [run for run in default_sources(options) if Run(run).result.exists()]
+
+
+def check_given(options: Options, used: Origin) -> None:
+    """Warn of files and runs of another T5 that a run is to take prompts or G from."""
+    paths = source_paths(options) if options.method == "attempt" else [Path(path) for path in options.source_prompts]
+    named = options.load_attention, options.early_prompt, init_path(options.init)
+    paths += [Path(path) for path in named if path]
+    warn_of_others(origins(list(dict.fromkeys(paths))), used)
 
 
 def missing_sources(options: Options) -> Advised:

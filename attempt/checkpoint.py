@@ -19,7 +19,15 @@ from attempt.baselines import FORMAT as WEIGHTS
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
 from attempt.errors import AttemptError, meant, meant_path
 from attempt.files import write_whole
-from attempt.foreign import ADAPTER_FILES, AUTHORS_G, is_foreign, read_authors_attention, read_foreign
+from attempt.foreign import (
+    ADAPTER_FILES,
+    AUTHORS_G,
+    is_foreign,
+    read_authors_attention,
+    read_foreign,
+    read_foreign_origin,
+)
+from attempt.origin import Origin, is_fingerprint, warn_of_others
 from attempt.prompt import SoftPrompt
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5
@@ -58,11 +66,17 @@ class PromptConfig:
     learn_temperature: bool = False
     use_target: bool = True
     shared: bool = False
+    embedding: list[float] | None = None  # the backbone's fingerprint (attempt/origin.py)
 
     def __post_init__(self) -> None:
         """Each source has a name of its own, under which its weight is told; `target` is the target's."""
         if isinstance(self.sources, list):
             object.__setattr__(self, "sources", unique(self.sources, ["target"]))
+
+    @property
+    def origin(self) -> Origin:
+        """The T5 that it was trained with."""
+        return Origin(self.model, self.embedding)
 
     @property
     def names(self) -> list[str]:
@@ -85,6 +99,7 @@ class PromptConfig:
             "learn_temperature": isinstance(self.learn_temperature, bool),
             "use_target": isinstance(self.use_target, bool),
             "shared": isinstance(self.shared, bool),
+            "embedding": self.embedding is None or is_fingerprint(self.embedding),
         }
         for name, good in kinds.items():
             if not good:
@@ -170,6 +185,9 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
             )
         prompt = SoftPrompt(target, tensors.get("sources"), attention, config.use_target)
         prompt.load_state_dict(tensors)
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name}: NaN or infinity")
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, RecursionError) as e:
         problem = " ".join(f"{type(e).__name__}: {e}".split())
         raise AttemptError(f"{path}: expected a whole prompt checkpoint, found a damaged one ({problem})") from None
@@ -204,6 +222,24 @@ def load_prompts(path: Path) -> tuple[Tensor, list[str]]:
     """The target prompts (K,L,D) of a run or file, of a mixture's too, and their tasks."""
     _, target, names = _read_prompts(path)
     return target, names
+
+
+def origins(paths: list[Path]) -> list[tuple[Path, Origin | None]]:
+    """The T5s that prompts, or a run's G, were trained with; None where a file does not say."""
+    return [(path, _origin(path)) for path in paths]
+
+
+def _origin(path: Path) -> Origin | None:
+    if path.is_dir() and (path / AUTHORS_G).exists():
+        return None
+    return read_foreign_origin(path) if is_foreign(path) else load_prompt(path)[1].origin
+
+
+def warn_of_mixed(paths: list[Path]) -> None:
+    """Warn of prompts that are compared with each other though they are of different T5s."""
+    known = [(path, origin) for path, origin in origins(paths) if origin is not None]
+    if known:
+        warn_of_others(known[1:], known[0][1])
 
 
 def read_attention(path: Path) -> dict[str, Tensor]:

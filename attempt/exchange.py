@@ -14,11 +14,20 @@ import torch
 from torch import Tensor
 
 from attempt.attention import PromptAttention
-from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
+from attempt.checkpoint import PromptConfig, load_prompt, load_sources, origins, save_prompt
 from attempt.errors import AttemptError, exit_status, meant
 from attempt.files import write_whole
 from attempt.flags import Parser, above_zero, positive
-from attempt.foreign import ADAPTER_CONFIG, ADAPTER_FILES, TASKS, Foreign, read_foreign
+from attempt.foreign import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    EMBEDDING,
+    TASKS,
+    Foreign,
+    read_foreign,
+    read_foreign_origin,
+)
+from attempt.origin import origin_of_model, warn_of_others
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
@@ -49,6 +58,8 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     common = {"task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": target.size(1), "num_transformer_submodules": 1}
     adapter = {**fields, **common, "base_model_name_or_path": config.model, "inference_mode": True}
     metadata = {"format": "pt", TASKS: json.dumps(config.names)}
+    if config.embedding is not None:
+        metadata[EMBEDDING] = json.dumps(config.embedding)
     write_whole(folder / ADAPTER_FILES[0], safetensors_bytes(tensors, metadata))
     # the configuration comes last: PEFT looks for it first
     write_whole(folder / ADAPTER_CONFIG, (json.dumps(adapter, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
@@ -92,6 +103,8 @@ def import_run(
     found = read_foreign(path, prompt_length)
     target = _choose(path, found, tasks)  # (K,L,D)
     _check_width(path, model, target.size(2))
+    trained, used = read_foreign_origin(path), origin_of_model(model)
+    warn_of_others([(path, trained), *origins([Path(source) for source in source_prompts])], used)
     sources, names, attention = _mixture(path, found, source_prompts, temperature, pool_pads)
     prompt = SoftPrompt(target, sources, attention)
     method = "prompt" if attention is None else "attempt"
@@ -110,7 +123,7 @@ def import_run(
     )
     run = Run(out)
     run.check_empty()
-    config = PromptConfig(method, model, tasks, names, labels)
+    config = PromptConfig(method, model, tasks, names, labels, embedding=(trained or used).embedding or used.embedding)
     save_prompt(run.best, prompt, config)
     save_prompt(run.last, prompt, config)
     run.create(plan)

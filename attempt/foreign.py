@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from attempt.errors import AttemptError, meant_path
-from model.checkpoint import read_torch
-from model.safetensors import read_safetensors
+from attempt.origin import Origin, is_fingerprint
+from model.checkpoint import EMBEDDINGS, HEAD, described, read_torch
+from model.safetensors import check_pointer, read_safetensors
 
-TASKS = "attempt.tasks"  # our own entry in an adapter's metadata: the tasks' names, as JSON
+TASKS = "attempt.tasks"  # our own entries in an adapter's metadata, as JSON: the tasks' names,
+EMBEDDING = "attempt.embedding"  # and the fingerprint of the T5's embedding
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # in the order in which PEFT tries them
 SHARED = ("prefix_task_cols", "prefix_task_rows")
@@ -34,6 +36,7 @@ G_NAMES = {  # ours -> the replication's, the authors'
 AUTHORS_G = G_NAMES["down.weight"][1]
 KINDS = {  # peft_type -> an adapter's tensors
     "PROMPT_TUNING": ("prompt_embeddings",),
+    "P_TUNING": ("prompt_embeddings",),  # what its network has made of its own embeddings
     "MULTITASK_PROMPT_TUNING": ("prompt_embeddings", *SHARED),
     "ATTEMPT": ("prompt_embeddings", "mul_prefix_emb", *(theirs for theirs, _ in G_NAMES.values())),  # the replication
 }
@@ -89,9 +92,20 @@ def _folder(path: Path, rows: int | None) -> Foreign:
     return _adapter(files[0], path / ADAPTER_CONFIG, rows)
 
 
+def read_foreign_origin(path: Path) -> Origin | None:
+    """The T5 that an adapter names as its base; None where nothing names one."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        file = folder / ADAPTER_FILES[0]
+        numbers = json.loads(read_safetensors(file)[1].get(EMBEDDING, "null")) if file.exists() else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # what is wrong is told where it is read
+        return None
+    return Origin(name, numbers if is_fingerprint(numbers) else None) if isinstance(name, str) and name else None
+
+
 def _checked(path: Path, what: str, found: object, *shape: int | str) -> Tensor:
     """A finite float tensor of this shape, as an fp32 copy; a side given in words may have any length."""
-    kind = f"{tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
     fits = (
         isinstance(found, Tensor)
         and found.is_floating_point()
@@ -101,7 +115,7 @@ def _checked(path: Path, what: str, found: object, *shape: int | str) -> Tensor:
     )
     if not fits or not isinstance(found, Tensor):
         sides = ", ".join(map(str, shape))
-        raise AttemptError(f"{path}: expected {what} to be a float tensor ({sides}), found {kind}")
+        raise AttemptError(f"{path}: expected {what} to be a float tensor ({sides}), found {described(found)}")
     # copied: it may be a view on a larger storage or on the file, and may be a Parameter
     tensor = found.detach().to(torch.float32, copy=True).contiguous()
     if not torch.isfinite(tensor).all():
@@ -114,9 +128,16 @@ def _checked(path: Path, what: str, found: object, *shape: int | str) -> Tensor:
 
 def _bare(path: Path) -> Tensor:
     """The prompt (L,D) in a .npy or torch.save file."""
-    if path.suffix == ".npy":
+    if path.suffix in (".npy", ".npz"):
         try:
-            found: object = torch.from_numpy(np.load(path, allow_pickle=False))
+            with open(path, "rb") as file:
+                check_pointer(path, file.read(100))
+            array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"an archive (.npz) of {', '.join(array)}; save one of them as .npy")
+            found: object = torch.from_numpy(array)
+        except AttemptError:
+            raise
         except Exception as e:  # NumPy parses the header as Python text: a damaged one fails in many ways
             problem = " ".join(str(e).split())
             raise AttemptError(f"{path}: expected a NumPy array of a prompt, found {problem}") from None
@@ -184,6 +205,9 @@ def _adapter(path: Path, config_path: Path, rows: int | None) -> Foreign:
     """The prompts that an adapter prepends: of its N rows the first num_virtual_tokens, L."""
     config = _adapter_config(config_path) if config_path.exists() else {}
     found, metadata = _adapter_tensors(path)
+    beside = [name for name in found if name.endswith((*EMBEDDINGS, HEAD))]  # PEFT's save_embedding_layers
+    for name in beside:
+        del found[name]
     kind = config.get("peft_type") or _kind_of(found)
     missing, unknown = [n for n in KINDS[kind] if n not in found], [n for n in found if n not in KINDS[kind]]
     if missing or unknown:
@@ -202,8 +226,12 @@ def _adapter(path: Path, config_path: Path, rows: int | None) -> Foreign:
     target = E.reshape(-1, N, D)[:, :L].clone()  # (K,L,D)
     tasks = _task_names(path, metadata, len(target))
     if kind != "ATTEMPT":
-        notes = [f"{path}: the decoder's prompt, which PEFT trains but never generates with, is left out"]
-        return Foreign(target, tasks, notes=notes if kind == "MULTITASK_PROMPT_TUNING" and N > L else [])
+        notes = []
+        if kind == "MULTITASK_PROMPT_TUNING" and N > L:
+            notes = [f"{path}: the decoder's prompt, which PEFT trains but never generates with, is left out"]
+        if beside:
+            notes.append(f"{path}: the T5's own {', '.join(beside)} are left out: the prompt alone is read")
+        return Foreign(target, tasks, notes=notes)
     sources = _checked(path, "mul_prefix_emb", found["mul_prefix_emb"], "sources", N, D)
     theirs = {ours: found[name] for ours, (name, _) in G_NAMES.items()}
     attention = _attention(dict.fromkeys(theirs, path), theirs, D)

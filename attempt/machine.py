@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from attempt.baselines import METHODS
 from attempt.errors import AttemptError, meant
 from attempt.options import Options
 from model.fast import PLAIN, Forms, quicken
@@ -35,12 +36,17 @@ class Machine:
         """Scales the loss so that fp16 gradients do not vanish; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
+    def kept(self, options: Options) -> torch.dtype:
+        """What the T5's matrices are kept in: the products' dtype where they are frozen, whole and not plain."""
+        plain = options.plain or options.shard or options.method in METHODS
+        return DTYPES["fp32" if plain else self.precision]
+
     def quicken(self, t5: T5, options: Options) -> None:
         """Put the faster forms in the place of the plain ones, as the options say; after what is trained in the T5."""
         forms = PLAIN if options.plain else Forms(dropout=not options.compile)  # the compiler draws by itself
         whole = not (options.plain or options.shard)  # a part of a matrix can be neither joined to another nor scaled
         forms = replace(forms, fuse=whole, sequence_dropout=options.sequence_dropout)
-        quicken(t5, forms, DTYPES[self.precision if whole else "fp32"])
+        quicken(t5, forms, self.kept(options))
         t5.encoder.recompute = options.recompute
         if options.compile:
             compile_t5(t5)

@@ -51,6 +51,12 @@ class Options(DataOptions):
     model: str = flag(
         "method", "a checkpoint's name or folder: the T5 (t5-base: Asai et al.)", "t5-base", metavar="NAME"
     )
+    ignore_added_tokens: bool = flag(
+        "method",
+        "take a T5 to whose vocabulary tokens were added, though texts with them are read as unknown pieces",
+        False,
+        action="store_true",
+    )
 
     init: str | None = flag(
         "prompt",

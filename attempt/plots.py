@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attempt.checkpoint import load_sources
+from attempt.checkpoint import load_sources, warn_of_mixed
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
@@ -94,6 +94,7 @@ def run(argv: Sequence[str] | None) -> None:
     given = parser.parse_args(argv)
     if given.kind == "similarity":
         prompts, names = load_sources(given.paths)
+        warn_of_mixed(given.paths)
         values = matrix(prompts, given.similarity).double().numpy()
         pictures: Sequence[Picture] = [similarity_matrix(file_names(names), values, given.similarity)]
     else:

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from attempt import distributed
 from attempt.errors import AttemptError
 from attempt.machine import DTYPES, Machine
-from model.checkpoint import empty_t5, read_weights
+from model.checkpoint import check_finite, open_t5
 from model.t5 import T5
 
 
@@ -23,15 +23,16 @@ def load_shared_out(folder: Path, machine: Machine) -> T5:
     """The T5 in a folder, frozen, its blocks' matrices in the machine's precision; each process reads its part only."""
     if distributed.size() == 1:
         raise AttemptError("--shard: expected several processes to share the model, found one; start them by torchrun")
-    t5 = empty_t5(folder).requires_grad_(False).eval()
+    t5, tensors = open_t5(folder)
+    t5.requires_grad_(False).eval()
     matrices = {id(m): m for m in t5.modules() if isinstance(m, nn.Linear) and m is not getattr(t5, "head", None)}
     for linear in matrices.values():
         linear.to(DTYPES[machine.precision])
     share_out(t5, machine.device)
     t5.to_empty(device=machine.device)
     parameters = dict(t5.named_parameters())
-    for name, tensor in read_weights(folder, t5):
-        fill(parameters[name], tensor)
+    for name, tensor in tensors.items():
+        check_finite(folder, t5, name, fill(parameters[name], tensor))
     warm_up(t5)
     t5.all_done = all_done
     return t5
@@ -48,13 +49,14 @@ def share_out(t5: T5, device: torch.device) -> None:
         fully_shard(stack, mesh=mesh, ignored_params=set(stack.parameters()))
 
 
-def fill(parameter: nn.Parameter, tensor: Tensor) -> None:
-    """Copy a tensor of the file into a parameter, or this process's rows of it into its part."""
+def fill(parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+    """Copy a tensor of the file into a parameter, or this process's rows of it into its part; returns what it read."""
     place = own_part(parameter.data)
     if isinstance(parameter.data, DTensor):
         rows = tensor.chunk(distributed.size())  # as FSDP2 cuts: fewer or shorter ones where it does not come out even
         tensor = rows[distributed.rank()] if distributed.rank() < len(rows) else tensor[:0]
     place.copy_(tensor)
+    return tensor
 
 
 def frozen(t5: T5) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attempt.checkpoint import BEST, LAST, load_sources, unique
+from attempt.checkpoint import BEST, LAST, load_sources, unique, warn_of_mixed
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
@@ -118,6 +118,7 @@ def run(argv: Sequence[str] | None) -> None:
         if not paths:
             raise AttemptError(f"{given.target}: expected prompts besides the target, found it alone; name some")
     prompts, names = load_sources(paths)
+    warn_of_mixed([*paths, *([given.target] if given.target else [])])
     target = None
     if given.target is not None:
         targets, own = load_sources([given.target])

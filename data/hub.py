@@ -7,6 +7,8 @@ HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE.
 import json
 import os
 import re
+import sys
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -89,17 +91,30 @@ def cached_snapshot(name: str) -> Path | None:
 
     They link a file into hub/models--ORG--NAME/snapshots/COMMIT once it is whole; refs/main holds the COMMIT.
     """
-    cache = given_path("HF_HUB_CACHE") or home() / "hub"
-    folder = cache / f"models--{name.replace('/', '--')}"
+    own = [name] if "/" in name else [f"google-t5/{name}", name]  # T5 v1.0's former names lead to that organisation
+    return next((folder for folder in map(_snapshot, own) if folder is not None), None)
+
+
+def _snapshot(name: str) -> Path | None:
+    folder = (given_path("HF_HUB_CACHE") or home() / "hub") / f"models--{name.replace('/', '--')}"
     try:
         commit = (folder / "refs" / "main").read_text("utf-8").strip()
         if not re.fullmatch("[0-9a-f]{40}", commit):
             return None
         snapshot = folder / "snapshots" / commit
-        whole = all(_there(snapshot / file) for file in ("config.json", "spiece.model"))
-        return snapshot if whole and _has_weights(snapshot) else None
+        lacking = [file for file in ("config.json", "spiece.model") if not _there(snapshot / file)]
+        lacking += [] if _has_weights(snapshot) else ["whole weights"]
+        if lacking and snapshot.is_dir():
+            _tell(f"note: {snapshot}: without {', '.join(lacking)}: passed over, {name} is fetched")
+        return None if lacking else snapshot
     except (OSError, ValueError):
         return None
+
+
+@cache
+def _tell(line: str) -> None:
+    """Once: a model's files are asked for one by one."""
+    print(line, file=sys.stderr)
 
 
 def _there(path: Path) -> bool:

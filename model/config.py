@@ -1,11 +1,33 @@
 """The sizes of a T5, read from a Hugging Face config.json."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+from torch.nn import functional as F
+
 from attempt.errors import AttemptError
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,  # T5 v1.0
+    "gelu_new": partial(F.gelu, approximate="tanh"),  # v1.1
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
+
+# Every key of transformers' T5Config. Used, with the meaning that it has there: the fields of T5Config below, and
+ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
+           "head_dim": "d_kv"}  # fmt: skip
+# Must have one value:
+FIXED = {"is_encoder_decoder": True}
+# Change nothing here: first values, other heads, other programs' settings.
+UNUSED = ("initializer_factor", "classifier_dropout", "use_cache", "is_decoder", "n_positions")
+
+MT5 = {"feed_forward_proj": "gated-gelu", "vocab_size": 250112}  # what an mT5's absent keys mean
 
 
 @dataclass(frozen=True)
@@ -24,14 +46,27 @@ class T5Config:
     dropout_rate: float = 0.1
     layer_norm_epsilon: float = 1e-6
     feed_forward_proj: str = "relu"  # "relu" is v1.0, "gated-gelu" is v1.1
-    tie_word_embeddings: bool = True
+    dense_act_fn: str | None = None  # these two stand above feed_forward_proj, where the file has them
+    is_gated_act: bool | None = None
+    tie_word_embeddings: bool = True  # the embedding is the head; of a loaded T5 its files have decided
+    scale_decoder_outputs: bool | None = None  # the head's input is scaled by D^-0.5; absent: where the two are tied
     pad_token_id: int = 0
     eos_token_id: int = 1
     decoder_start_token_id: int = 0
 
     @property
     def gated(self) -> bool:
-        return self.feed_forward_proj == "gated-gelu"
+        return self.feed_forward_proj.startswith("gated-") if self.is_gated_act is None else self.is_gated_act
+
+    @property
+    def activation(self) -> str:
+        """One of ACTIVATIONS."""
+        named = "gelu_new" if self.feed_forward_proj == "gated-gelu" else self.feed_forward_proj.removeprefix("gated-")
+        return self.dense_act_fn or named
+
+    @property
+    def scaled(self) -> bool:
+        return self.tie_word_embeddings if self.scale_decoder_outputs is None else self.scale_decoder_outputs
 
     @property
     def decoder_layers(self) -> int:
@@ -39,21 +74,40 @@ class T5Config:
 
     @classmethod
     def from_json(cls, path: Path) -> "T5Config":
-        """Read a Hugging Face config.json. Raises AttemptError on anything that is not a T5's."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as e:
-            raise AttemptError(f"{path}: expected the config.json of a T5 checkpoint, found {e}") from None
-        if not isinstance(found, dict) or found.get("model_type", "t5") not in ("t5", "mt5"):
-            raise AttemptError(f'{path}: expected a T5 configuration ("model_type": "t5"), found another')
+        """Read a Hugging Face config.json. Raises AttemptError on anything that is not a T5's.
+
+        A start token that it lacks is taken from the generation_config.json beside it.
+        """
+        found = _read_json(path, "the config.json of a T5 checkpoint")
+        kind = found.get("model_type", "t5")
+        if kind not in ("t5", "mt5"):
+            raise AttemptError(f'{path}: expected a T5 configuration ("model_type": "t5"), found {json.dumps(kind)}')
+        for alias, name in ALIASES.items():
+            if found.setdefault(name, found.get(alias)) != found.get(alias, found[name]):
+                raise AttemptError(
+                    f'{path}: expected "{alias}" to be "{name}" by another name, found {found[alias]} and {found[name]}'
+                )
+        for name, value in FIXED.items():
+            if found.get(name) not in (None, value):
+                raise AttemptError(f'{path}: expected "{name}" to be {json.dumps(value)}, found {found[name]!r:.100}')
+        start, generation = "decoder_start_token_id", path.parent / "generation_config.json"
+        if found.get(start) is None and generation.is_file():
+            found[start] = _read_json(generation, "the settings of a T5's answers").get(start)
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in found.items() if k in known and v is not None}
+        if kind == "mt5":
+            values = {**MT5, **values, "scale_decoder_outputs": False}
         for name in ("d_model", "d_kv", "d_ff", "num_layers", "num_heads"):
             if name not in values:
                 raise AttemptError(f'{path}: expected the field "{name}", which every T5 configuration has')
         for name, value in values.items():
             cls._check_field(path, name, value)
         config = cls(**values)
+        if config.activation not in ACTIVATIONS:
+            raise AttemptError(
+                f'{path}: expected "dense_act_fn" or "feed_forward_proj" to name one of {", ".join(ACTIVATIONS)}, '
+                f"which this program computes, found {config.activation!r:.100}"
+            )
         buckets, distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
         if buckets < 4 or distance <= buckets // 2:  # half of them are exact distances, the others must lie beyond
             raise AttemptError(
@@ -67,9 +121,9 @@ class T5Config:
 
     @staticmethod
     def _check_field(path: Path, name: str, value: Any) -> None:
-        if name == "feed_forward_proj":
-            good, expected = value in ("relu", "gated-gelu"), '"relu" (T5 v1.0) or "gated-gelu" (v1.1)'
-        elif name == "tie_word_embeddings":
+        if name in ("feed_forward_proj", "dense_act_fn"):
+            good, expected = isinstance(value, str), 'a name, such as "relu" (T5 v1.0) or "gated-gelu" (v1.1)'
+        elif name in ("tie_word_embeddings", "scale_decoder_outputs", "is_gated_act"):
             good, expected = isinstance(value, bool), "true or false"
         elif name in ("dropout_rate", "layer_norm_epsilon"):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -81,6 +135,16 @@ class T5Config:
             good, expected = type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
         if not good:
             raise AttemptError(f'{path}: expected "{name}" to be {expected}, found {json.dumps(value)}')
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise AttemptError(f"{path}: expected {expected}, found {e}") from None
+    if not isinstance(found, dict):
+        raise AttemptError(f"{path}: expected {expected}, found {type(found).__name__} instead of an object")
+    return found
 
 
 def width_of(model: str) -> int | None:

@@ -3,6 +3,7 @@
 Each computes the same function; what each gains stands in docs/performance.md. Shapes as in model/t5.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from model.checkpoint import moved
 from model.t5 import T5, Attention, FeedForward, KVCache, RelativeBias, RMSNorm, row_aligned
 
 
@@ -44,12 +46,12 @@ def quicken(t5: T5, forms: Forms, dtype: torch.dtype = torch.float32) -> T5:
         if forms.absorb and hasattr(block, "cross_attention") and block.cross_attention.k.bias is None:
             block.cross_attention = AbsorbedAttention(block.cross_attention)
         if forms.fuse and frozen:
-            block.attention = FusedAttention(block.attention, block.attention_norm)
+            block.attention = FusedAttention(block.attention, block.attention_norm, dtype)
             block.attention_norm = UnitNorm(block.attention_norm)
-            block.feed_forward = FusedFeedForward(block.feed_forward, block.feed_forward_norm)
+            block.feed_forward = FusedFeedForward(block.feed_forward, block.feed_forward_norm, dtype)
             block.feed_forward_norm = UnitNorm(block.feed_forward_norm)
             if hasattr(block, "cross_attention"):
-                block.cross_attention.q = fused(block.cross_attention_norm, block.cross_attention.q)
+                block.cross_attention.q = Joined(block.cross_attention_norm, (block.cross_attention.q,), dtype)
                 block.cross_attention_norm = UnitNorm(block.cross_attention_norm)
     if forms.kernel:
         for stack in (t5.encoder, t5.decoder):
@@ -65,16 +67,22 @@ def quicken(t5: T5, forms: Forms, dtype: torch.dtype = torch.float32) -> T5:
 
 
 def cast(t5: T5, dtype: torch.dtype) -> T5:
-    """Keep the matrices and the bias tables in another dtype; embeddings and norms stay fp32, as the states do."""
+    """Keep the matrices and the bias tables in another dtype; embeddings and norms stay fp32, as the states do.
+
+    One matrix after the other: each may come from a mapped file, and another device (`load_t5`).
+    """
+    E = t5.embedding.weight
     if t5.head is None:
-        t5.head = linear(t5.embedding.weight * t5.config.d_model**-0.5)
+        t5.head, t5.head_scale = linear(E if t5.head_scale is None else E * t5.head_scale), None
     for module in list(t5.modules()):
         if dtype == torch.float16 and isinstance(module, Attention):
-            module.o = WideLinear(module.o)
+            module.o = WideLinear(module.o, E.device)
         if dtype == torch.float16 and isinstance(module, FeedForward):
-            module.wo = WideLinear(module.wo)
+            module.wo = WideLinear(module.wo, E.device)
     for module in t5.modules():
-        if isinstance(module, nn.Linear | RelativeBias):
+        if type(module) is nn.Linear:  # the others are made in it
+            module.weight = nn.Parameter(moved(module.weight, E.device, dtype), requires_grad=False)
+        elif isinstance(module, RelativeBias):
             module.to(dtype)
     t5.encoder.norm = NarrowNorm(t5.encoder.norm, dtype)
     return t5
@@ -90,9 +98,10 @@ def linear(weight: Tensor) -> nn.Linear:
 class WideLinear(nn.Linear):
     """A frozen matrix whose result, in fp16, may exceed fp16's 65504: computed 2^-8 times as large, and scaled back."""
 
-    def __init__(self, plain: nn.Linear) -> None:
+    def __init__(self, plain: nn.Linear, device: torch.device) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False, device="meta")
-        self.weight = nn.Parameter(plain.weight.detach() * 2**-8, requires_grad=False)
+        small = moved(plain.weight, device, torch.float32).mul_(2**-8)
+        self.weight = nn.Parameter(small.to(torch.float16), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = Wide.apply(x, self.weight)  # type: ignore[no-untyped-call]
@@ -186,18 +195,25 @@ class NarrowNorm(nn.Module):
         return y.to(self.dtype)
 
 
-def fused(norm: RMSNorm, *matrices: nn.Linear) -> nn.Linear:
-    """The matrices (n_i,D) that read a norm's result, as one (n_1+n_2+…,D) that reads it without its scale g."""
-    # W_i (g * x) = (W_i diag(g)) x
-    return linear(torch.cat([matrix.weight for matrix in matrices]) * norm.weight)
+class Joined(nn.Linear):
+    """Frozen matrices (n_i,D) that read a norm's result, as one (n_1+n_2+…,D) that reads it without its scale g."""
+
+    def __init__(self, norm: RMSNorm, matrices: Sequence[nn.Linear], dtype: torch.dtype) -> None:
+        g, heights = norm.weight.detach(), [matrix.out_features for matrix in matrices]
+        super().__init__(len(g), sum(heights), bias=False, device="meta")
+        whole = g.new_empty(sum(heights), len(g), dtype=g.dtype if dtype == torch.float32 else dtype)
+        for matrix, rows in zip(matrices, torch.split(whole, heights), strict=True):
+            # W_i (g * x) = (W_i diag(g)) x, computed in fp32, then cast
+            rows.copy_(moved(matrix.weight, g.device, g.dtype).mul_(g))
+        self.weight = nn.Parameter(whole, requires_grad=False)
 
 
 class FusedAttention(Attention):
     """Self-attention with one product for queries, keys and values."""
 
-    def __init__(self, plain: Attention, norm: RMSNorm) -> None:
+    def __init__(self, plain: Attention, norm: RMSNorm, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
-        self.qkv = fused(norm, plain.q, plain.k, plain.v)  # (3*H*d,D)
+        self.qkv = Joined(norm, (plain.q, plain.k, plain.v), dtype)  # (3*H*d,D)
         self.num_heads, self.o, self.dropout = plain.num_heads, plain.o, plain.dropout
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:
@@ -234,20 +250,20 @@ class AbsorbedAttention(Attention):
 class FusedFeedForward(FeedForward):
     """wo(relu(wi x)) or wo(gelu(wi_0 x) * wi_1 x), with one product for wi_0 and wi_1."""
 
-    def __init__(self, plain: FeedForward, norm: RMSNorm) -> None:
+    def __init__(self, plain: FeedForward, norm: RMSNorm, dtype: torch.dtype) -> None:
         nn.Module.__init__(self)
-        self.gated = plain.gated
-        self.wi = fused(norm, plain.wi_0, plain.wi_1) if plain.gated else fused(norm, plain.wi)
+        self.gated, self.activation = plain.gated, plain.activation
+        self.wi = Joined(norm, (plain.wi_0, plain.wi_1) if plain.gated else (plain.wi,), dtype)
         self.wo, self.dropout = plain.wo, plain.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.wi(x)
         if self.gated:
             g, h = h.chunk(2, dim=-1)
-            return self.wo(self.dropout(F.gelu(g, approximate="tanh") * h))
-        if isinstance(self.dropout, QuickDropout) and h.device.type == "cpu":
+            return self.wo(self.dropout(self.activation(g) * h))
+        if self.activation is F.relu and isinstance(self.dropout, QuickDropout) and h.device.type == "cpu":
             return self.wo(relu_dropout(h, self.dropout.p if self.training else 0.0))
-        return self.wo(self.dropout(F.relu(h)))
+        return self.wo(self.dropout(self.activation(h)))
 
 
 class QuickDropout(nn.Dropout):

@@ -31,6 +31,10 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+# Valid, and in no T5.
+OTHERS = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4",
+          "U16", "U32", "U64", "C64")  # fmt: skip
+POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_HEADER = 10_000_000  # bytes; the format allows ten times as many, T5's largest has 150,000
 MAX_NUMBERS = 2**48  # in a tensor
 
@@ -45,6 +49,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as e:  # a name can hold NUL, or half a surrogate pair
         raise AttemptError(f"{path}: expected a safetensors file, found one that cannot be read ({e})") from None
+    check_pointer(path, data[: len(POINTER)])
     length = int.from_bytes(data[:8], "little")
     if length > min(MAX_HEADER, size - 8):
         raise AttemptError(
@@ -53,6 +58,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=_once)
         metadata = header.pop("__metadata__", {})
+        for name, entry in header.items():
+            if entry["dtype"] in OTHERS:
+                raise AttemptError(
+                    f"{path}: expected numbers of {', '.join(DTYPES)}, found {name:.200} of {entry['dtype']}, which is "
+                    "not supported; save it in another dtype"
+                )
         spans = {name: _check_entry(name, entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         problem = f"{type(e).__name__}: {briefly(e)}"
@@ -61,6 +72,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AttemptError(f"{path}: expected texts in the header's __metadata__, found something else")
     _check_cover(path, spans, size - 8 - length)
     return {name: _view(data, 8 + length, *span) for name, span in spans.items()}, metadata
+
+
+def check_pointer(path: Path, begin: bytes) -> None:
+    """Raises AttemptError where a file begins as what git leaves in a file's place when git-lfs is not there."""
+    if begin.startswith(POINTER):
+        raise AttemptError(
+            f"{path}: expected a file of weights or pieces, found a git-lfs pointer to one; run git lfs pull there"
+        )
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.config import T5Config
+from model.config import ACTIVATIONS, T5Config
 
 IGNORED = -100  # the label of target padding: takes no part in the loss
 ALIGNED = 16  # numbers of which each row of a bias takes a multiple in memory, as fused attention kernels ask
@@ -175,14 +175,11 @@ class FeedForward(nn.Module):
         else:
             self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
-        self.gated = config.gated
+        self.gated, self.activation = config.gated, ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gated:
-            h = F.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x)
-        else:
-            h = F.relu(self.wi(x))
+        h = self.activation(self.wi_0(x)) * self.wi_1(x) if self.gated else self.activation(self.wi(x))
         return self.wo(self.dropout(h))
 
 
@@ -337,6 +334,7 @@ class T5(nn.Module):
         self.head_bias: nn.Parameter | None = None  # only BitFit's
         untied = not config.tie_word_embeddings
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False) if untied else None
+        self.head_scale = config.d_model**-0.5 if config.scaled else None
         # whether generation may stop; processes that share the weights must agree on it (attempt/shard.py)
         self.all_done: Callable[[Tensor], bool] = lambda done: bool(done.all())
 
@@ -348,9 +346,9 @@ class T5(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Decoder states (B,T,D) -> scores of the next token (B,T,V)."""
-        if self.head is None:  # v1.0: the embedding is the head, its input scaled by D^-0.5
-            return F.linear(x * self.config.d_model**-0.5, self.embedding.weight, self.head_bias)
-        return F.linear(x, self.head.weight, self.head_bias)
+        # v1.0: the embedding is the head, its input scaled by D^-0.5. v1.1: a head of its own, nothing is scaled
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(x if self.head_scale is None else x * self.head_scale, weight, self.head_bias)
 
     def shift_right(self, labels: Tensor) -> Tensor:
         """What the decoder reads to predict labels (B,T): a start token, then all labels but the last."""

@@ -135,7 +135,7 @@ def read_config(folder: Path) -> None:
     config = T5Config.from_json(folder / "config.json")
     assert all(type(getattr(config, name)) is int for name in ("d_model", "d_kv", "d_ff", "num_layers", "vocab_size"))
     if config.num_layers + config.decoder_layers < 50:
-        empty_t5(folder)
+        empty_t5(config)
 
 
 TEXTS = ["", "The film was good.", "a <extra_id_0> b", "é\u2028中文 \U0001f600 ﬁ ①", "x" * 300, "\0\x01 \ufffd"]

@@ -332,7 +332,7 @@ def test_adapter_without_a_dictionary_of_tensors_is_refused(content: object, tmp
         {"task_type": "CAUSAL_LM"},
         {"task_type": ["SEQ_2_SEQ_LM"]},
         {"peft_type": "LORA"},
-        {"peft_type": "P_TUNING"},  # the same tensor's name, another meaning
+        {"peft_type": "PREFIX_TUNING"},  # the same tensor's name, another meaning
         {"peft_type": 7},
         {"temperature": -1},
         {"temperature": "2000"},

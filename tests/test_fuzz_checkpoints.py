@@ -17,7 +17,7 @@ def test_damage_ends_in_one_line_or_is_read(name: str) -> None:
     with subject(name) as files:
         outcome = fuzz(files, 60 if name in SLOW else 200, 2)
     assert not outcome.failures, "\n".join(outcome.failures)
-    assert outcome.counts["read"] > 3  # else the damage is too much
+    assert outcome.counts["read"] > 2  # else the damage is too much; a weight that became NaN is refused too
     assert outcome.counts["refused"] > 9 or name in NEVER_REFUSED
 
 

@@ -312,6 +312,7 @@ def test_config_of_null_is_absent(tmp_path: Path) -> None:
 
 def test_config_reads_every_field(tmp_path: Path) -> None:
     fields = COMMON | CONFIGS["v1.1-many-buckets"]
+    fields |= {"dense_act_fn": "silu", "is_gated_act": True, "scale_decoder_outputs": True}
     config = T5Config.from_json(config_file(tmp_path, fields))
     assert config.gated and not config.tie_word_embeddings and config.decoder_layers == 2
     for name in T5Config.__dataclass_fields__:
@@ -337,7 +338,10 @@ def test_config_reads_every_field(tmp_path: Path) -> None:
         ("layer_norm_epsilon", []),
         ("tie_word_embeddings", "false"),
         ("tie_word_embeddings", 0),
-        ("feed_forward_proj", "gated-silu"),
+        ("feed_forward_proj", "gated-tanh"),
+        ("dense_act_fn", "mish"),
+        ("is_gated_act", "true"),
+        ("scale_decoder_outputs", 1),
         ("feed_forward_proj", 1),
         ("feed_forward_proj", ["relu"]),
         ("eos_token_id", [1, 2]),

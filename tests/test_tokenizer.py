@@ -1,6 +1,9 @@
 """Text to ids and back: SentencePiece's own answers, the sentinels, and files that are something else."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import sentences
@@ -64,10 +67,101 @@ def test_sentinels_within_text(file: Path) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-@pytest.mark.parametrize("text", ["<extra_id_100>", "<extra_id_>", "<extra_id_-1>", "<extra_id_0", "< extra_id_0>"])
-def test_what_looks_like_a_sentinel_is_text(file: Path, text: str) -> None:
+@pytest.fixture(scope="module")
+def built_in(file: Path) -> SentencePieceProcessor:
+    """The sentinels built into the vocabulary by SentencePiece's own classes, as T5's own programs do it."""
+    pytest.importorskip("google.protobuf")
+    from sentencepiece import sentencepiece_model_pb2  # noqa: PLC0415
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes())
+    for i in reversed(range(100)):
+        model.pieces.add(piece=f"\u2581<extra_id_{i}>", score=0.0, type=4)  # USER_DEFINED
+    return SentencePieceProcessor(model_proto=model.SerializeToString())
+
+
+WITH_SENTINELS = [
+    "<extra_id_0>.", "<extra_id_0> .", "the old <extra_id_0>, saw <extra_id_1>!", "the<extra_id_0>bridge",
+    "<extra_id_1><extra_id_2>", "  <extra_id_99>  ", "(<extra_id_7>)", "<extra_id_3>\n<extra_id_4>\tthe",
+    "<extra_id_100>", "<extra_id_>", "<extra_id_-1>", "<extra_id_0", "< extra_id_0>", "<extra_id_01>",
+]  # fmt: skip
+
+
+def test_sentinels_are_those_of_sentencepiece(file: Path, built_in: SentencePieceProcessor) -> None:
     tokenizer = Tokenizer(file)
-    assert tokenizer.encode(text) == tokenizer.pieces.encode(text)
+    for text in [*WITH_SENTINELS, *TEXTS]:
+        ids = built_in.encode(text)
+        assert tokenizer.encode(text) == tokenizer.encode_batch([text, "other"])[0] == ids
+        assert tokenizer.decode(ids) == built_in.decode(ids)
+    first, stop = tokenizer.size - 1, tokenizer.pieces.piece_to_id(".")
+    assert tokenizer.encode("<extra_id_0>.") == [first, stop] and tokenizer.decode([first, stop]) == "<extra_id_0>."
+
+
+@pytest.mark.parametrize("piece", ["<extra_id_{}>", "\u2581<extra_id_{}>"])
+def test_vocabulary_with_sentinels_of_its_own_gets_no_others(piece: str, file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("google.protobuf")
+    from sentencepiece import sentencepiece_model_pb2  # noqa: PLC0415
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(file.read_bytes())
+    for i in reversed(range(100)):
+        model.pieces.add(piece=piece.format(i), score=0.0, type=4)
+    (tmp_path / "spiece.model").write_bytes(model.SerializeToString())
+    tokenizer, pieces = (
+        Tokenizer(tmp_path / "spiece.model"),
+        SentencePieceProcessor(model_file=str(tmp_path / "spiece.model")),
+    )
+    assert tokenizer.size == pieces.get_piece_size() == Tokenizer(file).size
+    for text in WITH_SENTINELS:
+        assert tokenizer.encode(text) == pieces.encode(text)
+
+
+@pytest.mark.parametrize("count", [0, 3, 100])
+def test_number_of_sentinels_is_the_settings(count: int, file: Path, tmp_path: Path) -> None:
+    shutil.copy(file, tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"extra_ids": count}))
+    own, plain = Tokenizer(tmp_path / "spiece.model"), SentencePieceProcessor(model_file=str(file))
+    assert own.size == plain.get_piece_size() + count
+    assert (own.fingerprint == Tokenizer(file).fingerprint) == (count == 100)
+    assert own.encode("<extra_id_0>") == ([own.size - 1] if count else plain.encode("<extra_id_0>"))
+
+
+T5S = ["<pad>", "</s>", "<unk>", *(f"<extra_id_{i}>" for i in range(100))]
+ADDED: dict[str, tuple[str, Any]] = {
+    "tokenizer.json": ("tokenizer.json", {"added_tokens": [{"id": 9, "content": t} for t in (*T5S, "<sep>")]}),
+    "added_tokens.json": ("added_tokens.json", {"<sep>": 32100, "<extra_id_0>": 32099}),
+    "decoder": ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "<sep>"}}}),
+    "special": ("tokenizer_config.json", {"additional_special_tokens": [*T5S, "<sep>"]}),
+    "special of 5": ("tokenizer_config.json", {"extra_special_tokens": {"sep_token": "<sep>"}}),
+    "map": ("special_tokens_map.json", {"additional_special_tokens": [{"content": "<sep>"}, "<extra_id_1>"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ADDED)
+def test_added_tokens_are_named_and_refused(kind: str, file: Path, tmp_path: Path) -> None:
+    name, content = ADDED[kind]
+    shutil.copy(file, tmp_path)
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(AttemptError, match=r"found added ones.*: '<sep>'; .*--ignore-added-tokens"):
+        Tokenizer(tmp_path / "spiece.model")
+    asked = Tokenizer(tmp_path / "spiece.model", ignore_added=True)
+    assert asked.encode("the old") == Tokenizer(file).encode("the old")
+    text = json.dumps(content).replace('"<sep>"', '"<extra_id_5>"')  # T5's own tokens alone
+    (tmp_path / name).write_text(text)
+    Tokenizer(tmp_path / "spiece.model")
+    (tmp_path / name).write_text("{")
+    with pytest.raises(AttemptError, match=name):
+        Tokenizer(tmp_path / "spiece.model")
+
+
+def test_tokens_that_transformers_adds_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    shutil.copy(tiny_checkpoint / "spiece.model", tmp_path)
+    theirs = transformers.T5Tokenizer.from_pretrained(tmp_path)
+    theirs.save_pretrained(tmp_path)
+    Tokenizer(tmp_path / "spiece.model")  # as it was: T5's tokens alone
+    theirs.add_tokens(["<sep>"])
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(AttemptError, match="'<sep>'"):
+        Tokenizer(tmp_path / "spiece.model")
 
 
 def test_sentinels_change_nothing_in_other_texts(file: Path) -> None:
