@@ -112,7 +112,7 @@ class Backbone:
             return self.graphs.label_scores(self.machine, self.t5, prompt, batch, rows, labels)
         batch = batch.to(self.machine.device)
         with self.machine.autocast():
-            return label_scores(self.t5, batch.ids, batch.seen, labels, prompt, batch.tasks)
+            return label_scores(self.t5, batch.ids, batch.seen, labels.to(self.machine.device), prompt, batch.tasks)
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def answer(
 def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:
     """(C,T): the labels' tokens with EOS, padded with -100."""
     rows = [torch.tensor([*ids, backbone.tokenizer.eos]) for ids in backbone.tokenizer.encode_batch(list(labels))]
-    return pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(backbone.machine.device)
+    return pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
 
 @torch.inference_mode()
@@ -377,7 +377,7 @@ def new_question(name: str, number: int, options: Options, backbone: Backbone) -
     task = find_task(name, options)
     check_answers(task, options)
     labels = task.label_texts(options.labels)
-    rows = label_ids(backbone, labels) if labels else None
+    rows = label_ids(backbone, labels).to(backbone.machine.device) if labels else None
     return Question(
         name,
         task.fields,

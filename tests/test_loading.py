@@ -38,6 +38,9 @@ def by_way_of_fp32(t5: T5, dtype: torch.dtype) -> dict[str, Tensor]:
                     del expected[f"{stack}.blocks.{i}.{part}.{n}.weight"]
                 del expected[f"{stack}.blocks.{i}.{part}_norm.weight"]
                 expected[f"{stack}.blocks.{i}.{part}.{'qkv' if matrices else 'wi'}.weight"] = joined
+            if stack == "decoder":
+                g = expected.pop(f"decoder.blocks.{i}.cross_attention_norm.weight")
+                expected[f"decoder.blocks.{i}.cross_attention.q.weight"] = block.cross_attention.q.weight * g
     if t5.head is None:
         scale = t5.config.d_model**-0.5 if t5.config.scaled else 1.0
         expected["head.weight"] = t5.embedding.weight * scale
