@@ -154,7 +154,7 @@ class Check:
         return [self.row(n, p, base) for n, p in names if n != "hugging face" or self.method in PEERED]
 
 
-def run(argv: Sequence[str] | None) -> None:
+def new_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.forms", description="Whether all forms compute the same.")
     add = parser.add_argument
     add("--model", default="t5-small", choices=SHAPES, metavar="NAME", help="default: %(default)s")
@@ -163,7 +163,11 @@ def run(argv: Sequence[str] | None) -> None:
     add("--programs", nargs="+", metavar="NAME", help="the forms (default: all that the device has)")
     add("--device", default="cpu", help="default: cpu")
     add("--out", type=Path, metavar="FILE", help="write the figures, as JSON")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def run(argv: Sequence[str] | None) -> None:
+    given = new_parser().parse_args(argv)
     device, rows = torch.device(given.device), list[dict[str, Any]]()
     case = Case(given.model, 24, 8, 0.0, "fp32", 20, 3, True)
     chosen = {p: tuple(n for n in ALL[p] if not given.programs or n in given.programs) for p in given.precisions}

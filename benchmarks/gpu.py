@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
 from typing import Any
@@ -89,9 +90,8 @@ class Session:
         self.log, self.written = "", -math.inf
 
     def run(self, parts: Sequence[Part], temporary: Path) -> None:
-        """Those of correctness that may, at the same time; all others alone."""
-        together = [part for part in parts if part.together]
-        for stage in [together] * bool(together) + [[part] for part in parts if not part.together]:
+        """Neighbours of one side at the same time, all others alone."""
+        for stage in [list(group) for _, group in groupby(parts, lambda part: part.side or part.name)]:
             last = any(part.last for part in stage)
             left = self.deadline - time.monotonic() - (0 if last else sum(KEPT for part in parts if part.last))
             if left < LEAST:
@@ -150,7 +150,7 @@ def run(given: argparse.Namespace) -> int:
     return int(bool(bad))
 
 
-def parser() -> Parser:
+def new_parser() -> Parser:
     top = Parser(prog="python -m benchmarks.gpu", description="A GPU that is rented for minutes.")
     commands = top.add_subparsers(dest="what", required=True)
     one = commands.add_parser("run", help="measure everything")
@@ -167,7 +167,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given, status = parser().parse_args(argv), list[int]()
+    given, status = new_parser().parse_args(argv), list[int]()
     if given.what == "tables":
         return exit_status("python -m benchmarks.gpu", lambda: print(tables(read(given.folder)), end=""))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the parts end with it

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from attempt.errors import AttemptError, exit_status, meant
-from attempt.flags import Parser, positive, share
+from attempt.flags import Parser, above_zero, positive, share
 from benchmarks.machine import Product, announced, save
 from benchmarks.ours import FORMS, METHODS, Ours
 from benchmarks.peers import PEERED, PEERS, Peer
@@ -138,6 +138,7 @@ def new_parser(benchmark: Benchmark) -> Parser:
     add("--out", type=Path, metavar="FILE", help="write every sample, as JSON")
     add("--unchecked", action="store_true", help="take the samples without comparing the programs' results before")
     add("--keep-going", action="store_true", help="leave out a program that fails, and write why in --out's file")
+    add("--first-limit", type=above_zero, metavar="S", help="end a program without a first sample after S seconds")
     add("--dry-run", action="store_true", help="say what would be measured, and stop")
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # see worker.py
     return parser
@@ -202,13 +203,13 @@ def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: 
     done: list[dict[str, Any]] = []
     for group in groups_of(benchmark, case, names, device):
         workers, new = [Worker(benchmark, case, given, [name]) for name in group], list[dict[str, Any]]()
-        together_there = Group(workers, device.type == "cuda", failed if given.keep_going else None)
+        there = Group(workers, device.type == "cuda", failed if given.keep_going else None, given.first_limit)
         try:
-            for rows, rate in rounds(benchmark, case, given, together_there, product):
+            for rows, rate in rounds(benchmark, case, given, there, product):
                 new = [row for row in rows if row["name"] not in [other["name"] for other in done]]
                 yield {**result, "product": {**result["product"], "rate": rate}, "rows": [*done, *new]}
         finally:
-            together_there.kill()
+            there.kill()
         done += new
     if not done:
         raise AttemptError(f"{case}: expected a program to measure, found that all fail: {failed}")

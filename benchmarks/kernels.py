@@ -162,7 +162,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     return markdown(lines)
 
 
-def run(argv: Sequence[str] | None) -> None:
+def new_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.kernels", description="What a step runs on the device.")
     add = parser.add_argument
     programs = ["ours, eager", "ours, all", "attempt: ours, all"]
@@ -174,7 +174,11 @@ def run(argv: Sequence[str] | None) -> None:
     add("--programs", nargs="+", default=programs, metavar="NAME", help=f"ours, in {', '.join(FORMS)}")
     add("--device", default="cpu", help="default: cpu")
     add("--out", type=Path, metavar="FILE", help="write the figures, as JSON")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def run(argv: Sequence[str] | None) -> None:
+    given = new_parser().parse_args(argv)
     case = Case(
         given.model, given.text_tokens, given.batch_size, 0.1, given.precision, given.prompt_length, 2, ragged=True
     )

@@ -136,7 +136,7 @@ def compare(kind: str, ways: Sequence[str], common: list[str], root: Path) -> li
     return rows
 
 
-def run(argv: Sequence[str] | None) -> None:
+def new_parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.resumes", description="Whether disturbed runs end as undisturbed ones.")
     add = parser.add_argument
     add("--kinds", nargs="+", default=list(KINDS), choices=KINDS, metavar="KIND", help="default: all")
@@ -144,7 +144,11 @@ def run(argv: Sequence[str] | None) -> None:
     add("--steps", default="120", metavar="N", help="of each run (default: %(default)s)")
     add("--device", default="cpu", help="default: cpu")
     add("--out", type=Path, metavar="FILE", help="write what was found, as JSON")
-    given, more = parser.parse_known_args(argv)
+    return parser
+
+
+def run(argv: Sequence[str] | None) -> None:
+    given, more = new_parser().parse_known_args(argv)
     steps = ["--steps", given.steps, "--eval-every", str(int(given.steps) // 3), "--device", given.device]
     steps += ["--data-dir", str(demo_folder()), *more]
     rows: list[dict[str, str]] = []

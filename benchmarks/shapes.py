@@ -13,6 +13,8 @@ V11: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings":
 SHAPES: dict[str, T5Config] = {
     "tiny": T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=101),  # for the tests
     "tiny-v1_1": T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, vocab_size=101, **V11),
+    "short": T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=2, num_heads=8),  # t5-small's widths, for forms.py
+    "short-v1_1": T5Config(d_model=512, d_kv=64, d_ff=1024, num_layers=2, num_heads=6, **V11),
     "t5-small": T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8),
     "t5-base": T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12),
     "t5-large": T5Config(d_model=1024, d_kv=64, d_ff=4096, num_layers=24, num_heads=16),

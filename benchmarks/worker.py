@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import zip_longest
@@ -66,7 +67,9 @@ class Worker:
             told = self.errors.read()
             if status == 2:  # it says itself what it expected and found
                 raise AttemptError(told.strip().partition("error: ")[2]) from None
-            raise AttemptError(f"{shlex.join(self.command)}: expected its figures, found\n{line}{told}") from None
+            raise AttemptError(
+                f"{shlex.join(self.command)}: expected its figures, found status {status}\n{line}{told}"
+            ) from None
 
     def write(self, row: str) -> None:
         assert self.process.stdin is not None
@@ -84,7 +87,14 @@ class Worker:
         self.write("")
         peak: int = self.read()["peak_bytes"]
         self.process.communicate()
+        self.errors.close()
         return peak
+
+    def kill(self) -> None:
+        """End it, should it not have ended."""
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
 
 
 def work(benchmark: "Benchmark", case: "Case", given: argparse.Namespace) -> None:
@@ -105,11 +115,17 @@ class Group:
     """Programs that are there at the same time, and take turns.
 
     `first` has the seconds of each row's first sample, in which kernels are made and graphs captured. With `failed`,
-    a program that ends in an error is left out, and its error put there; without, the error is raised.
+    a program that ends in an error is left out, and its error put there; without, the error is raised. One that has
+    no first sample after `limit` seconds is ended.
     """
 
-    def __init__(self, workers: list[Worker], side_by_side: bool, failed: dict[str, str] | None) -> None:
+    def __init__(
+        self, workers: list[Worker], side_by_side: bool, failed: dict[str, str] | None, limit: float | None
+    ) -> None:
         self.workers, self.failed, self.first = workers, failed, dict[str, float]()
+        timers = [threading.Timer(limit, worker.process.kill) for worker in workers if limit]
+        for timer in timers:
+            timer.start()
         try:
             for worker in workers:
                 with self._told(worker):
@@ -119,6 +135,9 @@ class Group:
         except BaseException:
             self.kill()
             raise
+        finally:
+            for timer in timers:
+                timer.cancel()
 
     def _sample_first(self, workers: list[Worker]) -> None:
         for rows in zip_longest(*(worker.rows for worker in workers)):
@@ -136,6 +155,7 @@ class Group:
         except AttemptError as e:
             if self.failed is None:
                 raise
+            worker.kill()
             self.failed |= {name: str(e) for name in worker.names}
             self.workers = [other for other in self.workers if other is not worker]
 
@@ -145,5 +165,4 @@ class Group:
 
     def kill(self) -> None:
         for worker in self.workers:
-            worker.process.kill()
-            worker.process.communicate()
+            worker.kill()

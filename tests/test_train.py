@@ -509,7 +509,7 @@ def test_the_cap_counts_in_the_length_of_a_run(common: list[str], capsys: pytest
     assert Plan.complete(train.parse([*flags, "--mixing-cap", "3"]).options, 6, None).steps == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_run_on_the_gpu(attempt_flags: list[str], precision: str, tmp_path: Path) -> None:
     flags = [flag if flag != "cpu" else "cuda" for flag in attempt_flags]
