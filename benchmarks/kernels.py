@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -48,11 +49,11 @@ IN_FP32 = re.compile(r"sgemm|f32f32|tf32|gem[mv]\w*<(int, int, )?float", re.IGNO
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
 
 
-class Seen(TorchDispatchMode):
+class Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations of a step that should not be there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -89,7 +90,7 @@ def kernels_of(work: Callable[[], object], device: torch.device) -> dict[str, An
     count, spent, launches = Counter[str](), Counter[str](), 0
     for event in found.events() or []:
         launches += event.name == "cudaGraphLaunch"
-        on_device = event.device_type != torch.autograd.DeviceType.CPU
+        on_device = event.device_type != DeviceType.CPU
         if on_device and not getattr(event, "is_user_annotation", False) and "#" not in event.name:
             count[event.name] += 1
             spent[event.name] += event.time_range.elapsed_us()

@@ -80,8 +80,10 @@ class Ours:
         if chosen.keeps_memory and prompt.device.type == "cpu":
             keep_memory()
         self.trained = TunedWeights(self.t5, method) if baseline else soft_prompt(prompt, method)
-        tuned = isinstance(self.trained, TunedWeights)
-        self.parameters = self.trained.weights if tuned else dict(self.trained.named_parameters())
+        if isinstance(self.trained, TunedWeights):
+            self.parameters = self.trained.weights
+        else:
+            self.parameters = dict(self.trained.named_parameters())
         plan = Plan(
             task=["benchmark"],
             method=method if method != "tasks" else "attempt",

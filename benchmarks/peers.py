@@ -79,9 +79,9 @@ def insert_adapters(t5: Any) -> dict[str, nn.Parameter]:
                 adapter = Adapter(t5.config.d_model, draw).to(matrix.weight.device)
                 matrix.register_forward_hook(adapter.behind)
                 t5.adapters.append(adapter)
-                for name, linear in (("down", adapter[0]), ("up", adapter[2])):
-                    path = f"{stack}.blocks.{i}.{place}.{name}"
-                    trained |= {f"{path}.weight": linear.weight, f"{path}.bias": linear.bias}
+                for name, parameter in adapter.named_parameters():
+                    part, _, kind = name.partition(".")
+                    trained[f"{stack}.blocks.{i}.{place}.{'down' if part == '0' else 'up'}.{kind}"] = parameter
     return trained
 
 

@@ -59,14 +59,15 @@ class Trial:
         streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen([*command, "train.py", *words], **streams, text=True, cwd=REPOSITORY, env=environment)
 
-    def whole(self, processes: int = 0) -> None:
-        finish(self.start(processes))
+    def go(self, way: str) -> None:
+        if way == "killed":
+            self._kill()
+        finish(self.start(processes=int(way == "torchrun")))
 
-    def killed(self) -> None:
+    def _kill(self) -> None:
         self._disturb(signal.SIGKILL, lambda: self._evaluations() > 0)
         before = self._evaluations()
         self._disturb(signal.SIGTERM, lambda: self._evaluations() > before)
-        finish(self.start())
 
     def _evaluations(self) -> int:
         with contextlib.suppress(OSError):
@@ -120,14 +121,9 @@ def compare(kind: str, ways: Sequence[str], common: list[str], root: Path) -> li
     """Each way beside the undisturbed run."""
     words = [*KINDS[kind], *COMMON, *common]
     trials = {way: Trial(words, root / kind / way) for way in ("whole", *ways)}
-    works = {way: trial.whole for way, trial in trials.items()}
-    if "killed" in trials:
-        works["killed"] = trials["killed"].killed
-    if "torchrun" in trials:
-        works["torchrun"] = lambda: trials["torchrun"].whole(processes=1)
     rows = []
-    with ThreadPoolExecutor(len(works)) as pool:
-        futures = {way: pool.submit(work) for way, work in works.items()}
+    with ThreadPoolExecutor(len(trials)) as pool:
+        futures = {way: pool.submit(trial.go, way) for way, trial in trials.items()}
         for way, future in futures.items():
             error = future.exception()
             if error is not None or way != "whole":

@@ -44,8 +44,9 @@ class Worker:
         self.command = [sys.executable, "-W", "ignore", "-m", module, *flags]
         # a pipe could be full while nobody reads it
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - it is there as long as the worker
-        streams = {"stdin": PIPE, "stdout": PIPE, "stderr": self.errors}
-        self.process = subprocess.Popen(self.command, **streams, text=True, cwd=REPOSITORY)
+        self.process = subprocess.Popen(
+            self.command, stdin=PIPE, stdout=PIPE, stderr=self.errors, text=True, cwd=REPOSITORY
+        )
 
     def begin(self) -> dict[str, str]:
         """Wait until its programs stand; how far they agree."""
