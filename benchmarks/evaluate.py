@@ -17,7 +17,6 @@ from benchmarks.ours import Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import operations
 from benchmarks.timing import Work
-from data.batches import Batch
 
 LONG = 10
 # Least shares of equal tokens: with random weights two tokens are at times nearly as probable as each other.
@@ -27,23 +26,24 @@ LIMITS = {"fp32": 0.99, "bf16": 0.0}
 def prepare(
     case: Case, names: list[str], device: torch.device, compares: bool
 ) -> tuple[dict[str, Work], dict[str, str]]:
-    programs, batch = case.programs(names, device), case.batch(device)
-    labels = batch.labels[:2]  # (2,T)
-    works: dict[str, Work] = {}
+    programs, works = case.programs(names, device), dict[str, Work]()
     for name, program in programs.items():
+        batch = case.batch(device, name)
+        labels = batch.labels[:2]  # (2,T)
         for length in sorted({LONG, case.target_tokens}, reverse=True):
             works[f"{name}: {length} tokens"] = partial(program.generate, batch, length)
         if isinstance(program, Ours):
             works[f"{name}: {len(labels)} labels"] = partial(program.label_scores, batch, labels)
-    return works, compare(case, programs, batch, labels) if compares and len(programs) > 1 else {}
+    return works, compare(case, programs, device) if compares and len(programs) > 1 else {}
 
 
-def compare(case: Case, programs: dict[str, Ours | Peer], batch: Batch, labels: Tensor) -> dict[str, str]:
+def compare(case: Case, programs: dict[str, Ours | Peer], device: torch.device) -> dict[str, str]:
     """How far the answers of each are from the first one's of its method. Raises AttemptError where that is too far."""
     firsts: dict[str, tuple[str, Tensor, Tensor]] = {}
     agreement = {}
     for name, program in programs.items():
-        answers, scores = program.generate(batch, LONG), program.label_scores(batch, labels)
+        batch = case.batch(device, name)
+        answers, scores = program.generate(batch, LONG), program.label_scores(batch, batch.labels[:2])
         first, base, base_scores = firsts.setdefault(parts_of(name)[1], (name, answers, scores))
         if first == name:
             continue

@@ -7,7 +7,7 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from attempt.errors import AttemptError, exit_status, meant
 from attempt.flags import Parser, above_zero, positive, share
 from benchmarks.machine import Product, announced, save
-from benchmarks.ours import FORMS, METHODS, Ours
+from benchmarks.ours import FORMS, METHODS, TASKS, Ours
 from benchmarks.peers import PEERED, PEERS, Peer
 from benchmarks.shapes import SHAPES, most_bytes, random_state
 from benchmarks.timing import Sampler, Work, figure, in_turns, markdown, sampled, seconds, span
@@ -46,12 +46,14 @@ class Case:
     def config(self) -> T5Config:
         return SHAPES[self.model]
 
-    def batch(self, device: torch.device) -> Batch:
-        """Random ids, of full length or, ragged, of half to all of it."""
+    def batch(self, device: torch.device, name: str = "") -> Batch:
+        """Random ids, of full length or, ragged, of half to all of it; for a program of several tasks, rows of each."""
         draw, longest = random.Random(1), self.text_tokens
         least = longest // 2 if self.ragged else longest
         lengths = [longest, *(draw.randint(least, longest) for _ in range(self.batch_size - 1))]
         batch = random_batch(self.config, lengths, [self.target_tokens] * self.batch_size)
+        if parts_of(name)[1] == "tasks":
+            batch = replace(batch, tasks=torch.arange(self.batch_size) % TASKS)
         return batch.to(device)
 
     def programs(self, names: Sequence[str], device: torch.device) -> dict[str, Ours | Peer]:

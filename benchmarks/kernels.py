@@ -29,7 +29,6 @@ from benchmarks.harness import Case
 from benchmarks.machine import save
 from benchmarks.ours import FORMS, Ours
 from benchmarks.shapes import SHAPES
-from benchmarks.step import batch_of
 from benchmarks.timing import figure, markdown, seconds
 
 STEPS = 5
@@ -129,7 +128,7 @@ def problems(row: dict[str, Any], form: str, precision: str, mixes: bool) -> lis
 
 def works_of(case: Case, name: str, device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is profiled: a step, and answers."""
-    program, batch = case.programs([name], device)[name], batch_of(case, name, device)
+    program, batch = case.programs([name], device)[name], case.batch(device, name)
     assert isinstance(program, Ours)
     program.set_dropout(case.dropout)
     yield "step", lambda: program.step(batch)

@@ -4,7 +4,6 @@ A step is what the optimizer's loop does with a batch: forward, backward, clippi
 all programs of a method must find the same loss and the same gradient of what it trains, without dropout.
 """
 
-import dataclasses
 import sys
 from functools import partial
 
@@ -14,11 +13,10 @@ from torch import Tensor
 from attempt.baselines import METHODS as BASELINES
 from attempt.errors import AttemptError
 from benchmarks.harness import Benchmark, Case, main, parts_of
-from benchmarks.ours import TASKS, Ours
+from benchmarks.ours import Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import operations
 from benchmarks.timing import Work
-from data.batches import Batch
 
 # Largest relative differences of loss and gradient: rounding in other orders, through random weights.
 LIMITS = {"fp32": (1e-4, 5e-3), "bf16": (5e-2, 3e-1)}
@@ -31,16 +29,8 @@ def prepare(
     agreement = compare(case, programs, device) if compares and len(programs) > 1 else {}
     for name, program in programs.items():
         program.set_dropout(case.dropout)
-        works[name] = partial(program.step, batch_of(case, name, device))
+        works[name] = partial(program.step, case.batch(device, name))
     return works, agreement
-
-
-def batch_of(case: Case, name: str, device: torch.device) -> Batch:
-    """The case's; for several tasks, rows of each."""
-    batch = case.batch(device)
-    if parts_of(name)[1] != "tasks":
-        return batch
-    return dataclasses.replace(batch, tasks=torch.arange(len(batch.ids), device=device) % TASKS)
 
 
 def compare(case: Case, programs: dict[str, Ours | Peer], device: torch.device) -> dict[str, str]:
@@ -48,7 +38,7 @@ def compare(case: Case, programs: dict[str, Ours | Peer], device: torch.device) 
     firsts: dict[str, tuple[str, Tensor, Tensor]] = {}
     agreement = {}
     for name, program in programs.items():
-        loss = program.loss(batch_of(case, name, device))
+        loss = program.loss(case.batch(device, name))
         torch.autograd.backward(loss)
         gradient, loss = program.gradient(), loss.detach().float()
         first, base_loss, base = firsts.setdefault(parts_of(name)[1], (name, loss, gradient))

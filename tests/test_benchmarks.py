@@ -71,7 +71,7 @@ def test_every_method_agrees_with_the_peer_or_the_plain_form(model: str) -> None
     programs = case.programs(names, CPU)
     firsts, after = {name: p for name, p in programs.items() if "hugging face" in name}, {}
     for name, program in {**firsts, **{name: p for name, p in programs.items() if name not in firsts}}.items():
-        batch, method = step.batch_of(case, name, CPU), harness.parts_of(name)[1]
+        batch, method = case.batch(CPU, name), harness.parts_of(name)[1]
         program.step(batch)
         loss = program.loss(batch).item()
         assert loss == pytest.approx(after.setdefault(method, loss), rel=1e-4), name
