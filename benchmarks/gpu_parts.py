@@ -92,9 +92,7 @@ def full_plan(device: str) -> list[Part]:
         measured("first-128", "step t5-base 128 40", [COMPILED, COMPILE, DEFAULT], 160),
         measured("first-answers", "evaluate t5-base 128 40", [STATIC_COMPILED, DEFAULT], 160),
         measured("base-32", "step t5-base 32 40", every, 80),
-        measured(
-            "answers", "evaluate t5-base 128 40", [HF, STATIC, STATIC_COMPILED, EAGER, DEFAULT], 80, "prompt tasks"
-        ),
+        measured("answers", "evaluate t5-base 128 40", answering, 80, "prompt tasks"),
         measured("base-128", "step t5-base 128 40", every, 80),
         measured("methods", "step t5-base 32 40", [HF, DEFAULT, COMPILE], 60, "prompt attempt tasks"),
         measured("large-128", "step t5-large 128 40", some, 70),
