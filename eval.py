@@ -22,6 +22,7 @@ from attempt.errors import AttemptError, exit_status, meant, meant_path
 from attempt.eval_command import new_parser
 from attempt.files import write_whole
 from attempt.flags import Parser
+from attempt.graphs import Graphs, new_graphs
 from attempt.interactive import FREE_TEXT, Model, Question, converse
 from attempt.machine import Machine, choose_machine, keep_memory, memory_told
 from attempt.options import Options, spelled
@@ -53,8 +54,8 @@ class Backbone:
     t5: T5
     tokenizer: Tokenizer
     machine: Machine
-    multiple: int = 8
-    """What the positions of a batch in the encoder are rounded up to."""
+    graphs: Graphs | None = None
+    """What starts all kernels of an answer at once, on a GPU."""
 
     @classmethod
     def load(cls, options: Options, downloader: Downloader) -> "Backbone":
@@ -79,7 +80,23 @@ class Backbone:
             )
         if options.dropout is not None:
             t5.set_dropout(options.dropout)
-        return cls(t5, tokenizer, machine, options.multiple)
+        return cls(t5, tokenizer, machine, new_graphs(machine, options))
+
+    def generate(self, prompt: SoftPrompt | None, batch: Batch, length: int, rows: int) -> Tensor:
+        """Greedy answers (B,T) of at most `length` tokens to a batch of at most `rows` texts."""
+        if self.graphs:
+            return self.graphs.generate(self.machine, self.t5, prompt, batch, rows, length)
+        batch = batch.to(self.machine.device)
+        with self.machine.autocast():
+            return generate(self.t5, batch.ids, batch.seen, length, prompt, batch.tasks)
+
+    def label_scores(self, prompt: SoftPrompt | None, batch: Batch, labels: Tensor, rows: int) -> Tensor:
+        """The log-probabilities (B,C) of labels (C,T) after a batch of at most `rows` texts."""
+        if self.graphs:
+            return self.graphs.label_scores(self.machine, self.t5, prompt, batch, rows, labels)
+        batch = batch.to(self.machine.device)
+        with self.machine.autocast():
+            return label_scores(self.t5, batch.ids, batch.seen, labels, prompt, batch.tasks)
 
 
 @dataclass(frozen=True)
@@ -173,7 +190,7 @@ def evaluation_batches(
     index = distributed.share_of(bucketed(tokens.lengths, batch_size, seed=None))
     for rows in tqdm(index, what, unit="batch", leave=False, disable=not sys.stderr.isatty()):
         end_together()
-        yield collate(tokens, rows, backbone.multiple, before).to(backbone.machine.device)
+        yield collate(tokens, rows, before=before, ladder=backbone.graphs is not None)
 
 
 def answer(
@@ -189,13 +206,12 @@ def answer(
     answers: dict[int, str] = {}
     rows = label_ids(backbone, labels) if labels else None
     for batch in evaluation_batches(backbone, prompt, tokens, batch_size, "answering"):
-        with backbone.machine.autocast():
-            if rows is not None:
-                scores = label_scores(backbone.t5, batch.ids, batch.mask, rows, prompt, batch.tasks)
-                texts = [labels[i] for i in scores.argmax(1).tolist()]  # of equal ones the first
-            else:
-                ids = generate(backbone.t5, batch.ids, batch.mask, length, prompt, batch.tasks)
-                texts = [backbone.tokenizer.decode(row) for row in ids.tolist()]
+        if rows is not None:
+            scores = backbone.label_scores(prompt, batch, rows, batch_size)
+            texts = [labels[i] for i in scores.argmax(1).tolist()]  # of equal ones the first
+        else:
+            ids = backbone.generate(prompt, batch, length, batch_size)
+            texts = [backbone.tokenizer.decode(row) for row in ids.tolist()]
         answers.update(zip(batch.index.tolist(), texts, strict=True))
     answers = distributed.merged(answers)
     return [answers[i] for i in range(len(tokens))]
@@ -214,7 +230,8 @@ def instance_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: Toke
         raise AttemptError("expected a mixture of prompts to weigh (--method attempt), found a checkpoint without one")
     P = len(prompt.sources) + prompt.use_target
     weights = torch.zeros(len(tokens), P, device=backbone.machine.device)
-    for batch in evaluation_batches(backbone, prompt, tokens, 256, "weighing"):
+    for part in evaluation_batches(backbone, prompt, tokens, 256, "weighing"):
+        batch = part.to(backbone.machine.device)
         weights[batch.index] = prompt.weights(backbone.t5.embedding(batch.ids), batch.mask, batch.tasks)
     return distributed.take_largest(weights)  # each row is 0 in the processes that have not weighed it
 

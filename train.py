@@ -5,7 +5,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,11 +41,11 @@ from eval import Backbone, Split, check_answers, find_task, load_splits, mixture
 from model.checkpoint import NAMES, check_name
 
 
-def training_batches(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[Batch]]:
-    """For each step from `first` on, the parts of its batch that are this process's."""
+def training_batches(tokens: TokenSet, options: Plan, first: int, ladder: bool = False) -> Iterator[list[Batch]]:
+    """For each step from `first` on, the parts of its batch that are this process's; `ladder` as in `collate`."""
     own = range(distributed.rank() * options.accumulate, (distributed.rank() + 1) * options.accumulate)
     for rows in training_rows(tokens, options, first):
-        yield cut(tokens, rows, own, distributed.size() * options.accumulate, options.multiple, options.prompt_length)
+        yield cut(tokens, rows, own, distributed.size() * options.accumulate, options.prompt_length, ladder)
 
 
 def training_rows(tokens: TokenSet, options: Plan, first: int) -> Iterator[list[int]]:
@@ -77,14 +77,14 @@ class Job:
         options, trainer = self.options, self.trainer
         self.started = time.monotonic() - trainer.seconds
         progress = Progress(options, trainer.step, self.examples_a_step())
-        batches = training_batches(self.tokens, options, trainer.step)
+        batches = training_batches(self.tokens, options, trainer.step, trainer.graphs is not None)
         while True:
             if self.evaluation_is_due():
                 self.evaluate(progress, signals)
             if trainer.step == options.steps or self.patience_is_over(progress.bar):
                 break
             trainer.t5.train()
-            trainer.train_step(*(part.to(trainer.machine.device) for part in next(batches)))
+            trainer.train_step(*next(batches))
             progress.bar.update()
             if trainer.step % options.log_every == 0:
                 self.log_progress(progress)
@@ -229,9 +229,8 @@ def show_batch(job: Job) -> None:
     for name, task in zip(options.task, job.splits, strict=True):
         tokens = task["train"].tokens
         print(example_lines(name, tokens.source(0).tolist(), tokens.target(0).tolist(), decode))
-    batch = collate(
-        job.tokens, next(training_rows(job.tokens, options, 0)), options.multiple, options.prompt_length
-    ).to(job.trainer.machine.device)
+    rows = next(training_rows(job.tokens, options, 0))
+    batch = collate(job.tokens, rows, before=options.prompt_length).to(job.trainer.machine.device)
     with torch.no_grad():
         loss = job.trainer.loss(batch)
     names = [options.task[job.tokens.parts[row]] for row in batch.index.tolist()]
@@ -279,7 +278,10 @@ def prepare(options: Options) -> Job:
         trained.prompt.to(backbone.machine.device)
     fixed = frozen(backbone.t5)
     backbone.machine.quicken(backbone.t5, plan)
-    trainer = Trainer(plan, backbone.t5, backbone.machine, trained)
+    trainer = Trainer(plan, backbone.t5, backbone.machine, trained, backbone.graphs)
+    if backbone.graphs:  # the longest text, in as many rows as a part has
+        longest = collate(tokens, [int(tokens.lengths.argmax())], before=plan.prompt_length, ladder=True)
+        backbone.graphs.widest = replace(longest.filled(trainer.rows), full=False)
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
     guards = Guards(trainer, plan, tokens.parts, cache(lambda step: next(training_rows(tokens, plan, step - 1))))

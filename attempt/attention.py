@@ -74,9 +74,9 @@ class PromptAttention(nn.Module):
                 nn.init.normal_(matrix.weight, std=0.01, generator=generator)
         return self
 
-    def pool(self, E: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, E: Tensor, mask: Tensor | None) -> Tensor:
         """Text embeddings (B,S,D) -> their element-wise maximum over the text's positions, (B,D)."""
-        if not self.pool_pads:
+        if mask is not None and not self.pool_pads:
             E = E.masked_fill(~mask[:, :, None], -math.inf)
         return E.amax(1)
 
@@ -87,10 +87,10 @@ class PromptAttention(nn.Module):
         # h = LayerNorm(W x), or h = LayerNorm(W_up SiLU(W_down x))
         return self.norm(self.linear(x) if self.variant == "linear" else self.up(F.silu(self.down(x))))
 
-    def forward(self, E: Tensor, mask: Tensor, sources: Tensor, Q: Tensor | None) -> Tensor:
+    def forward(self, E: Tensor, mask: Tensor | None, sources: Tensor, Q: Tensor | None) -> Tensor:
         """Text E (B,S,D), mask (B,S), sources (P-1,L,D), target Q (B,L,D) -> weights (B,P,1), the target's the last.
 
-        Without Q the P weights are those of P sources. Variant `token`: (B,P,L).
+        Without a mask no position is padding. Without Q the P weights are those of P sources. Variant `token`: (B,P,L).
         """
         B, P = E.size(0), sources.size(0) + (Q is not None)
         if self.variant == "constant":

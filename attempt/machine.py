@@ -14,7 +14,7 @@ from attempt.options import Options
 from model.fast import PLAIN, Forms, quicken
 from model.t5 import T5
 
-SHAPES = 64  # of batches, for each of which torch.compile makes kernels
+KERNELS = 64  # versions of a block that torch.compile may make: for training, answers, lengths that it tells apart
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -86,11 +86,13 @@ def _automatic(device: torch.device) -> tuple[str, str]:
 
 
 def compile_t5(t5: T5) -> None:
-    """Let torch.compile make kernels at the first batch of each shape: for training, and for the encoder by itself."""
-    torch._dynamo.config.recompile_limit = SHAPES
-    cuda = t5.embedding.weight.device.type == "cuda"
-    for part in (t5, t5.encoder):
-        part.compile(dynamic=False, mode="reduce-overhead" if cuda else None)  # the mode for CUDA graphs
+    """Let torch.compile make kernels for the blocks at the first batch: one block's serve all of its stack.
+
+    dynamic: they serve all lengths, too.
+    """
+    torch._dynamo.config.recompile_limit = KERNELS
+    for block in (*t5.encoder.blocks, *t5.decoder.blocks):
+        block.compile(dynamic=True)
 
 
 def cpu_has_bf16() -> bool:

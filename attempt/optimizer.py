@@ -23,8 +23,11 @@ class Adafactor(Optimizer):
         decay_exponent: float = 0.8,
         clip_threshold: float = 1.0,
         factored_from: int = 128,
+        capturable: bool = False,
     ) -> None:
+        """capturable: count steps on the parameters' device, so that a CUDA graph can hold a step (lr is a tensor)."""
         defaults = {
+            "capturable": capturable,
             "lr": lr,
             "weight_decay": weight_decay,
             "decay_exponent": decay_exponent,
@@ -32,6 +35,7 @@ class Adafactor(Optimizer):
             "factored_from": factored_from,
         }
         super().__init__(params, defaults)
+        self._step_supports_amp_scaling = True  # as PyTorch's fused optimizers: `found_inf` 1 leaves a step out
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -39,36 +43,56 @@ class Adafactor(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, p.grad.float(), self.state[p], group)
+                    self._update(p, p.grad.float(), self.state[p], group, getattr(self, "found_inf", None))
         return loss
 
-    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        t = state["step"] = state.get("step", 0) + 1
+    def _update(
+        self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any], found_inf: Tensor | None
+    ) -> None:
+        if "step" not in state:
+            state["step"] = torch.zeros((), device=p.device if group["capturable"] else "cpu")
+        state["step"] += 1
         # beta2_t = 1 - t^-0.8
-        beta2 = 1.0 - t ** -group["decay_exponent"]
+        new_share = state["step"].double() ** -group["decay_exponent"]  # 1 - beta2
+        decay: Tensor | float = group["weight_decay"]
+        if found_inf is not None:  # nothing of a bad step stays, and no question is asked
+            good = 1.0 - found_inf
+            g = torch.where(found_inf > 0, 0.0, g)
+            new_share, decay = new_share * good, decay * good
+            state["step"] -= found_inf
         # v = beta2 v + (1-beta2) (g^2 + 1e-30);  u = g / sqrt(v)
-        u = g * self._inverse_root(g.square() + 1e-30, state, beta2, group["factored_from"])
+        u = g * self._inverse_root(g.square() + 1e-30, state, new_share, group["factored_from"])
         # u /= max(1, RMS(u) / threshold)
         u /= (u.square().mean().sqrt() / group["clip_threshold"]).clamp(min=1.0)
+        if found_inf is not None:
+            u = torch.where(found_inf > 0, 0.0, u)
         # p = (p - lr u) (1 - weight decay)
-        p.sub_(u, alpha=group["lr"])
-        p.mul_(1.0 - group["weight_decay"])
+        p.addcmul_(u, torch.as_tensor(group["lr"], dtype=u.dtype, device=u.device), value=-1)
+        p.mul_(1.0 - decay)
 
     @staticmethod
-    def _inverse_root(square: Tensor, state: dict[str, Any], beta2: float, factored_from: int) -> Tensor:
+    def _inverse_root(square: Tensor, state: dict[str, Any], new_share: Tensor, factored_from: int) -> Tensor:
         """1 / sqrt(v); large matrices keep only the means of v's rows and columns."""
         if square.ndim < 2 or min(square.shape[-2:]) < factored_from:
-            return _running_mean(state, "v", square, beta2).rsqrt()
-        rows = _running_mean(state, "rows", square.mean(-1, keepdim=True), beta2)  # (...,n,1)
-        columns = _running_mean(state, "columns", square.mean(-2, keepdim=True), beta2)  # (...,1,m)
+            return _running_mean(state, "v", square, new_share).rsqrt()
+        rows = _running_mean(state, "rows", square.mean(-1, keepdim=True), new_share)  # (...,n,1)
+        columns = _running_mean(state, "columns", square.mean(-2, keepdim=True), new_share)  # (...,1,m)
         # v_ij = rows_i columns_j / mean(rows); the product itself would underflow where gradients are tiny
         return (rows / rows.mean(-2, keepdim=True)).rsqrt() * columns.rsqrt()
 
 
-def _running_mean(state: dict[str, Any], name: str, new: Tensor, beta2: float) -> Tensor:
-    state[name] = new.clone() if name not in state else state[name].mul_(beta2).add_(new, alpha=1.0 - beta2)
-    mean: Tensor = state[name]
-    return mean
+def _running_mean(state: dict[str, Any], name: str, new: Tensor, new_share: Tensor) -> Tensor:
+    mean: Tensor = state.setdefault(name, torch.zeros_like(new))  # the first step's share of the new is 1
+    return mean.mul_((1.0 - new_share).to(mean)).addcmul_(new, new_share.to(mean))
+
+
+def settle_steps(optimizer: Optimizer) -> None:
+    """Put the counts of steps of a loaded state where this optimizer counts: they may come from another device."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if "step" in (state := optimizer.state.get(p, {})):
+                device = p.device if group["capturable"] else "cpu"
+                state["step"] = torch.tensor(float(state["step"]), dtype=torch.float32, device=device)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, schedule: str) -> float:

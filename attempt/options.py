@@ -18,7 +18,7 @@ from attempt.flags import above_zero, flag, natural, number, positive, seed_numb
 
 # These may differ between a run and its continuation: they do not change what is computed, rounding aside.
 MACHINE_FLAGS = {"out", "mirror", "data_dir", "log_every", "device"}
-MACHINE_FLAGS |= {"tensorboard", "wandb", "plain", "compile", "recompute", "accumulate", "shard"}
+MACHINE_FLAGS |= {"tensorboard", "wandb", "plain", "graphs", "compile", "recompute", "accumulate", "shard"}
 
 
 def spelled(name: str) -> str:
@@ -218,9 +218,16 @@ class Options(DataOptions):
     )
     compile: bool = flag(
         "speed",
-        "let torch.compile make kernels for this model; with a GPU, CUDA graphs too",
+        "let torch.compile make fewer and larger kernels for the T5's blocks, which takes up to half a minute",
         False,
         action="store_true",
+    )
+    graphs: bool = flag(
+        "speed",
+        "on a GPU, start each kernel by itself, not all of a step or of an answer at once, as a CUDA graph",
+        True,
+        action="store_false",
+        option="--no-graphs",
     )
     recompute: bool = flag(
         "speed",
@@ -303,11 +310,6 @@ class Options(DataOptions):
     def model_name(self) -> str:
         """The checkpoint's name without its owner or folder."""
         return Path(self.model).name
-
-    @property
-    def multiple(self) -> int:
-        """What the positions of a batch in the encoder are rounded up to: for each shape a compiler takes a minute."""
-        return 32 if self.compile else 8
 
     def folder(self) -> Path:
         return Path(self.out or f"runs/{'+'.join(self.task)}-{self.method}-{self.model_name}")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attempt.attention import PromptAttention
 from attempt.errors import AttemptError
+from model.t5 import of_tasks
 
 COMMON = 5000  # Lester et al. draw from the 5,000 most common pieces, which have the lowest ids
 
@@ -56,7 +57,7 @@ class SoftPrompt(nn.Module):
         """
         if self.attention is None or self.sources is None:
             raise ValueError("only a mixture has weights")
-        Q = self.target.index_select(0, tasks) if self.use_target else None
+        Q = of_tasks(self.target, tasks) if self.use_target else None
         return self.attention(E, mask, self.sources, Q).mean(2)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -1,7 +1,7 @@
 """The training step, and the state that lies between one step and the next."""
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,33 +9,25 @@ from torch import Tensor
 from attempt import distributed
 from attempt.checkpoint import Trained
 from attempt.errors import AttemptError, briefly
+from attempt.graphs import Batch, Graphs
 from attempt.machine import Machine
-from attempt.optimizer import Adafactor, learning_rate_factor
+from attempt.optimizer import Adafactor, learning_rate_factor, settle_steps
 from attempt.plan import Plan
 from model.t5 import T5
 
 MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
 
 
-class Batch(Protocol):
-    """What a step needs of a batch, or of a part of one (data/batches.py has one)."""
-
-    ids: Tensor  # (B,S)
-    mask: Tensor  # (B,S)
-    labels: Tensor  # (B,T)
-    tasks: Tensor  # (B,)
-    tokens: int  # target tokens of the whole batch
-
-
 class Trainer:
     """Takes steps; holds the optimizer, losses and gradient norms since the last evaluation, and the best scores.
 
-    `evaluated` is the step of the last evaluation.
+    `evaluated` is the step of the last evaluation. With graphs, what a step changes stays where it is in memory.
     """
 
-    def __init__(self, options: Plan, t5: T5, machine: Machine, trained: Trained) -> None:
-        self.options, self.t5, self.machine, self.trained = options, t5, machine, trained
-        self.optimizer = new_optimizer(options, trained)
+    def __init__(self, options: Plan, t5: T5, machine: Machine, trained: Trained, graphs: Graphs | None = None) -> None:
+        self.options, self.t5, self.machine, self.trained, self.graphs = options, t5, machine, trained, graphs
+        self.optimizer = new_optimizer(options, trained, capturable=graphs is not None)
+        self.total = torch.zeros((), device=machine.device)  # loss of the parts of this step's batch so far
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = machine.scaler()
         self.losses: list[Tensor] = []
@@ -48,42 +40,93 @@ class Trainer:
     @property
     def lr(self) -> float:
         """The learning rate of the last step (of the prompts, where the attention network has another)."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
-        return rate
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def rows(self) -> int:
+        """Most examples of a part of a batch."""
+        return math.ceil(self.options.batch_size / (self.options.accumulate * distributed.size()))
 
     def train_step(self, *parts: Batch) -> None:
         """Train on a batch: on the parts of it that are this process's, one after the other."""
-        options = self.options
+        options, graphs = self.options, self.graphs
         factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
-        total = torch.zeros((), device=self.machine.device)
+            set_rate(group, group["peak_lr"] * factor)
+        if graphs and self.parameters[0].grad is None:
+            self.settle()
         for part in parts:  # the sum of their losses, over all processes, is the mean over the batch's target tokens
-            loss = self.loss(part)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        distributed.add_up([total, *(p.grad for p in self.parameters if p.grad is not None)])
-        figures = {"loss": total}
+            if graphs:
+                graphs.add(self.add, part.filled(self.rows), self.changed)
+            else:
+                self.add(part.to(self.machine.device))
+        distributed.add_up([self.total, *(p.grad for p in self.parameters if p.grad is not None)])
+        total, *norms = self.updated() if graphs else self.update()
+        self.step += 1
+        if not (options.skip_bad_steps and self._is_bad(total, *norms)):
+            self.losses.append(total)  # read later: .item() here would make the GPU wait at every step
+            self.norms += norms
+
+    def add(self, part: Batch) -> None:
+        """Forward and backward: what a part of a batch adds to the gradients and the loss."""
+        loss = self.loss(part)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.total += loss.detach()
+
+    def update(self) -> tuple[Tensor, ...]:
+        """Clip the gradients, take the optimizer's step, and begin anew; the loss and the norm of the gradients."""
         self.scaler.unscale_(self.optimizer)
         # what is not clipped is looked at all the same
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, options.clip or math.inf)
-        if not self.scaler.is_enabled():  # with fp16 an infinite one is usual: the scaler skips the step
-            figures["norm of the gradient"] = norm.detach()
-        self.step += 1
-        if not (options.skip_bad_steps and self._is_bad(figures)):
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options.clip or math.inf)
+        # with fp16 an infinite norm is usual: the scaler skips the step
+        figures = (self.total.clone(),) if self.scaler.is_enabled() else (self.total.clone(), norm.detach())
+        if self.to_step(figures):
             self.scaler.step(self.optimizer)
-            self.losses.append(total)  # read later: .item() here would make the GPU wait at every step
-            self.norms += list(figures.values())[1:]
         self.scaler.update()
-        self.optimizer.zero_grad()
+        self.total.zero_()
+        self.optimizer.zero_grad(set_to_none=self.graphs is None)
+        return figures
 
-    def _is_bad(self, figures: dict[str, Tensor]) -> bool:
+    def to_step(self, figures: tuple[Tensor, ...]) -> bool:
+        """Whether the optimizer is to step; in a graph, where nobody can be asked, it leaves a bad step out itself."""
+        if not self.options.skip_bad_steps:
+            return True
+        good = torch.stack(figures).isfinite().all()
+        if self.graphs is None:
+            return bool(good)
+        self.optimizer.found_inf = 1.0 - good.float()  # type: ignore[attr-defined]
+        return True
+
+    def updated(self) -> tuple[Tensor, ...]:
+        """`update` as a graph."""
+        assert self.graphs is not None
+        if self.graphs.lacks("update"):
+            scale = self.scaler.state_dict()
+            self.graphs.record("the optimizer", "update", self.update, changes=self.changed)
+            self.scaler.load_state_dict(scale)
+        return self.graphs.run("update", self.update)
+
+    def settle(self) -> None:
+        """Give the gradients and the optimizer's state the places where graphs find them."""
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.scaler.scale(self.total)  # makes the scale's tensor
+        self.optimizer.found_inf = torch.ones_like(self.total)  # type: ignore[attr-defined]
+        self.optimizer.step()  # a step that is left out: the state is made, and nothing changes
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+
+    def changed(self) -> list[Tensor]:
+        """What a step changes, but for the random numbers and the scale of fp16."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [self.total, *self.parameters, *(p.grad for p in self.parameters if p.grad is not None), *states]
+
+    def _is_bad(self, *figures: Tensor) -> bool:
         """Whether a figure of this step is not finite, which is noted. The GPU waits for the answer.
 
         All processes find the same: the figures are those of the whole batch.
         """
-        values = torch.stack(list(figures.values())).tolist()
-        bad = [f"{what} {value}" for what, value in zip(figures, values, strict=True) if not math.isfinite(value)]
+        values = zip(("loss", "norm of the gradient"), torch.stack(figures).tolist(), strict=False)
+        bad = [f"{what} {value}" for what, value in values if not math.isfinite(value)]
         if bad:
             self.skipped += 1
             self.first_skipped += [(self.step, bad[0])] if len(self.first_skipped) < MOST_TOLD else []
@@ -92,7 +135,7 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy in nats, the mean over the batch's target tokens; of a part, what it adds to that mean."""
         with self.machine.autocast():
-            return self.t5.loss(batch.ids, batch.mask, batch.labels, self.trained.prompt, batch.tasks, batch.tokens)
+            return self.t5.loss(batch.ids, batch.seen, batch.labels, self.trained.prompt, batch.tasks, batch.tokens)
 
     def mean_loss(self, last: int | None = None) -> float:
         """Mean of the last losses, in nats per target token."""
@@ -109,12 +152,15 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that decides what the next step does; to be asked for by all processes at once."""
+        optimizer = self.optimizer.state_dict()
+        for group in optimizer["param_groups"]:
+            group["lr"] = float(group["lr"])
         return {
             "step": self.step,
             "evaluated": self.evaluated,
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "trained": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             "rng": distributed.gather_states(torch.get_rng_state()),  # of every process
             "cuda_rng": distributed.gather_states(self.gpu_random()),
@@ -140,13 +186,18 @@ class Trainer:
             state = {"skipped": 0, "first_skipped": [], **state}  # which a run of before did not count
             self._check_state(state)
             self.trained.load_state_dict(state["trained"])
-            rates = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self.optimizer.param_groups]
+            own = [{k: v for k, v in g.items() if k != "params"} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
-            for group, options in zip(self.optimizer.param_groups, rates, strict=True):
+            for group, options in zip(self.optimizer.param_groups, own, strict=True):
+                set_rate(options, group["lr"])
                 group.update(options)  # the options decide these, should they have been changed on purpose
+            settle_steps(self.optimizer)
             for parameter in self.parameters:
                 check_moments(parameter, self.optimizer.state.get(parameter, {}))
             self.scaler.load_state_dict(state["scaler"])
+            self.optimizer.zero_grad()
+            if self.graphs:
+                self.graphs.clear()  # the state has other places now
             self.restore_random(state["rng"], state["cuda_rng"], state["step"])
             self.step, self.evaluated, self.seconds = state["step"], state["evaluated"], state["seconds"]
             self.losses = list(state["losses"].to(self.machine.device).unbind())
@@ -212,15 +263,27 @@ def check_moments(parameter: Tensor, state: dict[str, Any]) -> None:
             raise ValueError(f"an optimizer's {name} of another shape or kind")
 
 
-def new_optimizer(options: Plan, trained: Trained) -> torch.optim.Optimizer:
+def new_optimizer(options: Plan, trained: Trained, capturable: bool = False) -> torch.optim.Optimizer:
+    """capturable: for a graph, in which the learning rate and the number of the step must be tensors."""
     rates = {"prompt": options.lr, "attention": options.attention_lr, "weights": options.lr}
-    groups = [
-        {"params": parameters, "name": name, "lr": rates[name], "peak_lr": rates[name]}
-        for name, parameters in trained.parameter_groups().items()
-    ]
+    groups = []
+    for name, parameters in trained.parameter_groups().items():
+        lr = torch.tensor(rates[name], device=parameters[0].device) if capturable else rates[name]
+        groups.append({"params": parameters, "name": name, "lr": lr, "peak_lr": rates[name]})
     if options.optimizer == "adafactor":
-        return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay)
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+        return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable)
+    optimizer = torch.optim.AdamW(
+        groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable, fused=capturable or None
+    )
+    optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]  # warm-ups are meant
+    return optimizer
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def count(trained: Trained) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,8 +102,37 @@ class Batch:
     labels: torch.Tensor  # (B, T) int64, padded with -100
     tasks: torch.Tensor  # (B,) int64
     index: torch.Tensor  # (B,) int64, positions in the TokenSet
-    tokens: int
+    tokens: int | torch.Tensor
     """Target tokens of the whole batch that this one is, or is a part of."""
+    full: bool = False
+    """Whether no source is padded, so that none needs a mask: known here without a question to a GPU."""
+
+    @property
+    def seen(self) -> torch.Tensor | None:
+        """The mask, where one is needed."""
+        return None if self.full else self.mask
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What a step computes with, but for `index`."""
+        return self.ids, self.mask, self.labels, self.tasks, torch.as_tensor(self.tokens)
+
+    def of(self, *tensors: torch.Tensor) -> "Batch":
+        """The same with other `tensors` of these shapes."""
+        ids, mask, labels, tasks, tokens = tensors
+        return replace(self, ids=ids, mask=mask, labels=labels, tasks=tasks, tokens=tokens)
+
+    def filled(self, rows: int) -> "Batch":
+        """The same in one of a few shapes: filled up to `rows` by copies of the first row in which no label counts,
+        targets padded to 1, 2, 4, 8, 16, 32, 48, … tokens.
+        """
+        B, T = self.labels.shape
+        length, more = 1 << (T - 1).bit_length() if T <= 16 else -(-T // 16) * 16, max(0, rows - B)
+        ids, mask, tasks, index = (
+            torch.cat([t, t[:1].expand(more, *t.shape[1:])]) for t in (self.ids, self.mask, self.tasks, self.index)
+        )
+        labels = torch.nn.functional.pad(self.labels, (0, length - T, 0, more), value=IGNORED)
+        return Batch(ids, mask, labels, tasks, index, self.tokens, self.full)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device. A GPU fetches it from pinned memory, and nobody waits for it."""
@@ -113,7 +142,7 @@ class Batch:
             return (tensor.pin_memory() if cuda else tensor).to(device, non_blocking=True)
 
         ids, mask, labels, tasks, index = map(moved, (self.ids, self.mask, self.labels, self.tasks, self.index))
-        return Batch(ids, mask, labels, tasks, index, self.tokens)
+        return Batch(ids, mask, labels, tasks, index, self.tokens, self.full)
 
 
 def batches(
@@ -189,17 +218,26 @@ def step_rows(
 
 
 def collate(
-    data: TokenSet, index: Sequence[int], multiple: int = 8, before: int = 0, whole: Sequence[int] | None = None
+    data: TokenSet,
+    index: Sequence[int],
+    multiple: int = 8,
+    before: int = 0,
+    ladder: bool = False,
+    whole: Sequence[int] | None = None,
 ) -> Batch:
     """Pads the examples at `index`: sources to a multiple of `multiple` tokens, targets to the longest.
 
     Few distinct shapes suit compilers and tensor cores; the length never exceeds `data.max_source`.
     before: positions that stand before the text in the encoder, a prompt's: the sum is the multiple then.
+    ladder: where each shape costs time to prepare, fewer of them: twice the multiple above 192 positions, four times
+    above 256, eight times above 384.
     whole: the positions of the batch of which they are a part: it is padded as the whole is.
     """
     rows = np.asarray(index if whole is None else whole)
     longest = int((data.source_offsets[rows + 1] - data.source_offsets[rows]).max())
     targets = data.target_offsets[rows + 1] - data.target_offsets[rows]
+    if ladder:
+        multiple *= 1 << sum(before + longest > size for size in (192, 256, 384))
     rounded = math.ceil((before + longest) / multiple) * multiple - before
     S = min(rounded, max(longest, data.max_source))
     sources = [data.source(i) for i in index]
@@ -211,11 +249,12 @@ def collate(
         tasks=torch.from_numpy(data.tasks[np.asarray(index)]),
         index=torch.tensor(list(index)),
         tokens=int(targets.sum()),
+        full=bool((lengths == S).all()),
     )
 
 
 def cut(
-    data: TokenSet, index: Sequence[int], numbers: Sequence[int], of: int, multiple: int = 8, before: int = 0
+    data: TokenSet, index: Sequence[int], numbers: Sequence[int], of: int, before: int = 0, ladder: bool = False
 ) -> list[Batch]:
     """The parts of these numbers of the batch at `index`, which is cut into `of` parts of like size and one shape.
 
@@ -225,7 +264,7 @@ def cut(
     result = []
     for number in numbers:
         rows = index[number::of]
-        part = collate(data, rows or index[:1], multiple, before, whole=index)
+        part = collate(data, rows or index[:1], before=before, ladder=ladder, whole=index)
         if not rows:
             part.labels.fill_(IGNORED)
         result.append(part)

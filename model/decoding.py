@@ -7,34 +7,62 @@ from torch.nn import functional as F
 from model.t5 import IGNORED, T5, PromptProvider
 
 
+class Writer:
+    """Greedy answers to B texts, written a token at a time in tensors that stay where they are.
+
+    position (1,) of the next token; token (B,1) the last ones; done (B,1) whether an answer has ended; answers
+    (B,max_length), padded.
+    """
+
+    def __init__(
+        self,
+        t5: T5,
+        ids: Tensor,
+        mask: Tensor | None,
+        max_length: int,
+        prompt: PromptProvider | None = None,
+        tasks: Tensor | None = None,
+    ) -> None:
+        self.t5, config = t5, t5.config
+        self.memory, self.memory_mask = t5.encoder(t5.embedding(ids), mask, prompt, tasks)
+        self.position = ids.new_zeros(1)
+        self.caches = t5.decoder.new_caches(max_length, self.position)
+        self.token = ids.new_full((ids.size(0), 1), config.decoder_start_token_id)
+        self.done = torch.zeros_like(self.token, dtype=torch.bool)
+        self.answers = ids.new_full((ids.size(0), max_length), config.pad_token_id)
+
+    def write(self) -> None:
+        """One more token of each answer."""
+        t5 = self.t5
+        x = t5.decoder(t5.embedding(self.token), self.memory, self.memory_mask, self.caches)
+        self.token.copy_(t5.logits(x).argmax(-1).masked_fill_(self.done, t5.config.pad_token_id))
+        self.answers.index_copy_(1, self.position, self.token)
+        self.done |= self.token == t5.config.eos_token_id
+        self.position += 1
+
+
 @torch.inference_mode()
 def generate(
     t5: T5,
     ids: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     max_length: int,
     prompt: PromptProvider | None = None,
     tasks: Tensor | None = None,
 ) -> Tensor:
     """Greedy answers (B,T), T at most max_length tokens: one that is not cut there ends in EOS, and is padded."""
-    memory, memory_mask = t5.encoder(t5.embedding(ids), mask, prompt, tasks)
-    caches = t5.decoder.new_caches()
-    token = ids.new_full((ids.size(0), 1), t5.config.decoder_start_token_id)
-    done = torch.zeros_like(token, dtype=torch.bool)
-    answer: list[Tensor] = []
-    while len(answer) < max_length and not t5.all_done(done):
-        x = t5.decoder(t5.embedding(token), memory, memory_mask, caches, past=len(answer))
-        token = t5.logits(x).argmax(-1).masked_fill(done, t5.config.pad_token_id)  # (B,1)
-        done = done | (token == t5.config.eos_token_id)
-        answer.append(token)
-    return torch.cat(answer, dim=1)
+    writer, written = Writer(t5, ids, mask, max_length, prompt, tasks), 0
+    while written < max_length and not t5.all_done(writer.done):
+        writer.write()
+        written += 1
+    return writer.answers[:, :written]
 
 
 @torch.inference_mode()
 def label_scores(
     t5: T5,
     ids: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     labels: Tensor,
     prompt: PromptProvider | None = None,
     tasks: Tensor | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from model.t5 import T5, Attention, FeedForward, KVCache, RelativeBias, RMSNorm
+from model.t5 import T5, Attention, FeedForward, KVCache, RelativeBias, RMSNorm, row_aligned
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ def quicken(t5: T5, forms: Forms, dtype: torch.dtype = torch.float32) -> T5:
             block.attention_norm = UnitNorm(block.attention_norm)
             block.feed_forward = FusedFeedForward(block.feed_forward, block.feed_forward_norm)
             block.feed_forward_norm = UnitNorm(block.feed_forward_norm)
+    if forms.kernel:
+        for stack in (t5.encoder, t5.decoder):
+            stack.relative_bias = KernelBias(stack.relative_bias)
     for module in list(t5.modules()):
         if isinstance(module, Attention):
             module.kernel = forms.kernel and not forms.sequence_dropout
@@ -143,6 +146,31 @@ class UnitScale(torch.autograd.Function):
         return torch.addcmul(dy, y, (dy * y).mean(-1, keepdim=True).neg_()).mul_(r), None
 
 
+class KernelBias(RelativeBias):
+    """The bias as attention's fused kernels take it: in the products' dtype, its rows contiguous and aligned.
+
+    One that is laid out otherwise sends PyTorch to its plain path without a word. The buckets of all distances are
+    found once; those beyond `max_distance` share the last.
+    """
+
+    bucket_of: Tensor  # (2*M+1,), of the distances -M … M
+
+    def __init__(self, plain: RelativeBias) -> None:
+        nn.Module.__init__(self)
+        self.table, self.max_distance, self.bidirectional = plain.table, plain.max_distance, plain.bidirectional
+        distances = torch.arange(-self.max_distance, self.max_distance + 1, device=plain.table.weight.device)
+        self.register_buffer("bucket_of", self.buckets(distances), persistent=False)
+
+    def forward(self, queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> Tensor:
+        M, device = self.max_distance, keys.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.table.weight.dtype
+        by_distance = self.table(self.bucket_of).to(dtype).t().contiguous()  # (H,2*M+1)
+        distance = keys[None, :] - queries[:, None]  # (q,k)
+        bias = by_distance[:, distance.clamp(-M, M) + M][None]  # (1,H,q,k)
+        hidden = self.hidden(distance, seen)
+        return row_aligned(bias if hidden is None else bias.masked_fill(hidden, torch.finfo(dtype).min))
+
+
 class NarrowNorm(nn.Module):
     """A norm whose result is cast once, not by each matrix that reads it."""
 
@@ -169,7 +197,7 @@ class FusedAttention(Attention):
         self.qkv = fused(norm, plain.q, plain.k, plain.v)  # (3*H*d,D)
         self.num_heads, self.o, self.dropout = plain.num_heads, plain.o, plain.dropout
 
-    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:
         q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B,H,T,d) each
         k, v = cache.update(k, v) if cache else (k, v)
         return self.o(self.attend(q, k, v, bias))
@@ -186,13 +214,14 @@ class AbsorbedAttention(Attention):
         self.q, self.k, self.v, self.o = plain.q, plain.k, plain.v, plain.o
         self.num_heads, self.dropout = plain.num_heads, plain.dropout
 
-    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:
         W_k, W_v = (m.weight.view(self.num_heads, -1, memory.size(2)) for m in (self.k, self.v))  # (H,d,D)
         if 2 * x.size(1) > W_k.size(1):
             return super().forward(x, memory, bias, cache)
         # q (W_k m)^T = (q W_k) m^T
         q = torch.einsum("bhtd,hde->bhte", self.split(self.q(x)), W_k)  # (B,H,T,D)
-        scores = (q.flatten(1, 2) @ memory.transpose(1, 2)).view(*q.shape[:3], -1) + bias  # (B,H,T,S)
+        scores = (q.flatten(1, 2) @ memory.transpose(1, 2)).view(*q.shape[:3], -1)  # (B,H,T,S)
+        scores = scores if bias is None else scores + bias
         a = self.dropout(F.softmax(scores.float(), dim=-1).type_as(q))
         # sum_s a_s (W_v m_s) = W_v (sum_s a_s m_s)
         context = (a.flatten(1, 2) @ memory).view_as(q)  # (B,H,T,D)

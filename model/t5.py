@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from model.config import T5Config
 
 IGNORED = -100  # the label of target padding: takes no part in the loss
+ALIGNED = 16  # numbers of which each row of a bias takes a multiple in memory, as fused attention kernels ask
 LONG = 256  # keys from which the CPU's attention kernel, which has no dropout, is as fast as the products
 
 
@@ -33,7 +34,7 @@ class PromptProvider(Protocol):
         """The frozen source prompts of a mixture, (P-1,L,D); None for plain prompt tuning."""
 
     @property
-    def attention(self) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None:
+    def attention(self) -> Callable[[Tensor, Tensor | None, Tensor, Tensor | None], Tensor] | None:
         """Maps (E, mask, sources, Q) to the mixture's weights, (B,P,1) or one per position, (B,P,L); None for
         plain prompt tuning. Without Q the mixture is of the sources alone."""
 
@@ -82,23 +83,45 @@ class RelativeBias(nn.Module):
         far = (exact + (ratio * (count - exact)).clamp(min=0).long()).clamp(max=count - 1)
         return first + torch.where(distance < exact, distance, far)
 
-    def forward(self, queries: int, keys: int) -> Tensor:
-        """The bias (1,H,queries,keys); the queries are the last ones of the keys' positions."""
-        positions = torch.arange(keys, device=self.table.weight.device)
-        distance = positions[None, :] - positions[keys - queries :, None]
-        bias: Tensor = self.table(self.buckets(distance))  # (queries,keys,H)
-        return bias.permute(2, 0, 1)[None]
+    def forward(self, queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The positions of queries (q,) and keys (k,) -> what is added to their scores, (1,H,q,k).
+
+        seen: false where a query must not see a key, (B or 1,1,q or 1,k): there the result, now (B or 1,H,q,k), is the
+        lowest number, of which softmax makes 0. A stack that writes sees no position ahead of the query's, either.
+        """
+        distance = keys[None, :] - queries[:, None]  # (q,k)
+        bias = self.table(self.buckets(distance)).permute(2, 0, 1)[None]  # (1,H,q,k)
+        hidden = self.hidden(distance, seen)
+        return bias if hidden is None else bias.masked_fill(hidden, torch.finfo(bias.dtype).min)
+
+    def hidden(self, distance: Tensor, seen: Tensor | None) -> Tensor | None:
+        """Which keys a query must not see; None where it sees them all."""
+        ahead = None if self.bidirectional else distance > 0
+        if seen is None or ahead is None:
+            return ahead if seen is None else ~seen
+        return ahead | ~seen
 
 
 class KVCache:
-    """Keys and values (B,H,n,d) of one attention layer, kept between the steps of generation."""
+    """Keys and values (B,H,n,d) of one attention layer, kept between the steps of generation.
 
-    def __init__(self, grows: bool) -> None:
-        self.grows = grows  # self-attention: each step adds a position; cross-attention: computed once
+    In self-attention there is room for `length` positions, and a step's are put at `position` (n,). In cross-attention,
+    without both, they are computed once.
+    """
+
+    def __init__(self, length: int = 0, position: Tensor | None = None) -> None:
+        self.length, self.position = length, position
         self.kv: tuple[Tensor, Tensor] | None = None
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        self.kv = (k, v) if self.kv is None else (torch.cat([self.kv[0], k], dim=2), torch.cat([self.kv[1], v], dim=2))
+        if self.position is None:
+            self.kv = k, v
+            return self.kv
+        if self.kv is None:
+            B, H, _, d = k.shape
+            self.kv = k.new_zeros(B, H, self.length, d), v.new_zeros(B, H, self.length, d)
+        for kept, new in zip(self.kv, (k, v), strict=True):
+            kept.index_copy_(2, self.position, new)
         return self.kv
 
 
@@ -119,20 +142,21 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (B,n,H*d) -> (B,H,n,d)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Queries (B,H,T,d), keys and values (B,H,S,d), bias (B,H,T,S) -> what the queries find, (B,T,H*d)."""
         p = self.dropout.p if self.training else 0.0
         if self.kernel and (q.device.type != "cpu" or (p == 0 and k.size(2) >= LONG)):
-            context = F.scaled_dot_product_attention(q, k, v, bias.type_as(q), p, scale=1.0)  # (B,H,T,d)
+            context = F.scaled_dot_product_attention(q, k, v, bias, p, scale=1.0)  # (B,H,T,d)
         else:
             # softmax(q k^T + bias) v; no 1/sqrt(d): T5 was trained without it
-            scores = q @ k.transpose(-1, -2) + bias  # (B,H,T,S)
+            scores = q @ k.transpose(-1, -2)  # (B,H,T,S)
+            scores = scores if bias is None else scores + bias
             context = self.dropout(F.softmax(scores.float(), dim=-1).type_as(v)) @ v
         return context.transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor, memory: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:
         """x (B,T,D) looks at memory (B,S,D), x itself in self-attention; bias is added to the scores (B,H,T,S)."""
-        if cache and cache.kv and not cache.grows:
+        if cache and cache.kv and cache.position is None:
             k, v = cache.kv
         else:
             k, v = self.split(self.k(memory)), self.split(self.v(memory))  # (B,H,S,d)
@@ -198,15 +222,23 @@ class Block(nn.Module):
         return x + self.dropout(self.feed_forward_adapter(self.feed_forward(self.feed_forward_norm(x))))
 
 
+def row_aligned(bias: Tensor) -> Tensor:
+    """The same numbers (…,k), each row contiguous and at an address of which fused attention kernels can read."""
+    return F.pad(bias.contiguous(), (0, -bias.size(-1) % ALIGNED))[..., : bias.size(-1)]
+
+
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Which positions exist, (B,N) -> what to add to the scores, (B,1,1,N): 0, or a number that softmax makes 0."""
     missing = ~mask[:, None, None, :]
     return torch.zeros(missing.shape, dtype=dtype, device=mask.device).masked_fill(missing, torch.finfo(dtype).min)
 
 
-def is_full(mask: Tensor) -> bool:
-    """Whether no position is padding, where asking is free: a GPU would have to wait for the answer."""
-    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all())
+def of_tasks(prompts: Tensor, tasks: Tensor) -> Tensor:
+    """The prompts (K,L,D) of these tasks (B,), (B,L,D). Each one's gradient is added up in the same order every time.
+
+    prompts[tasks] would leave the order to a CPU's threads, index_select to a GPU's.
+    """
+    return F.embedding(tasks, prompts.flatten(1)).unflatten(1, prompts.shape[1:])
 
 
 class Encoder(nn.Module):
@@ -221,12 +253,15 @@ class Encoder(nn.Module):
         self.recompute = False  # keep only each block's input for the way back, and compute the rest again
 
     def forward(
-        self, E: Tensor, mask: Tensor, prompt: PromptProvider | None = None, tasks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Text embeddings E (B,S,D), their mask (B,S), task ids (B,) -> states (B,N,D), their mask (B,N)."""
+        self, E: Tensor, mask: Tensor | None, prompt: PromptProvider | None = None, tasks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Text embeddings E (B,S,D), their mask (B,S), task ids (B,) -> states (B,N,D), their mask (B,N).
+
+        Without a mask no position is padding.
+        """
         if prompt is not None:
             tasks = E.new_zeros(E.size(0), dtype=torch.long) if tasks is None else tasks
-            P = Q = prompt.target.index_select(0, tasks)  # (B,L,D); threads sum target[tasks]'s gradient in any order
+            P = Q = of_tasks(prompt.target, tasks)  # (B,L,D)
             if prompt.attention is not None and prompt.sources is not None:
                 # ATTEMPT:  P_instance = sum_j a_j P_j + Q,  the target Q itself being the last P_j
                 a = prompt.attention(E, mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
@@ -236,12 +271,13 @@ class Encoder(nn.Module):
                     P = P + a[:, -1, :, None] * Q + Q
             # Prompt tuning:  the encoder reads [P; E]
             E = torch.cat([P.type_as(E), E], dim=1)  # (B,L+S,D)
-            mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)
+            if mask is not None:
+                mask = torch.cat([mask.new_ones(mask.size(0), Q.size(1)), mask], dim=1)  # (B,L+S)
 
         x = self.dropout(E)
-        bias = self.relative_bias(x.size(1), x.size(1))  # (1,H,N,N)
-        if not is_full(mask):
-            bias = bias + mask_bias(mask, bias.dtype)  # (B,H,N,N)
+        positions = torch.arange(x.size(1), device=x.device)
+        seen = None if mask is None else mask[:, None, None, :]  # (B,1,1,N)
+        bias = self.relative_bias(positions, positions, seen)  # (1,H,N,N), (B,H,N,N) with a mask
         for block in self.blocks:
             x = checkpoint(block, x, bias, use_reentrant=False) if self.recompute else block(x, bias)
         return self.dropout(self.norm(x)), mask
@@ -257,31 +293,32 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
 
-    def new_caches(self) -> list[tuple[KVCache, KVCache]]:
-        return [(KVCache(grows=True), KVCache(grows=False)) for _ in self.blocks]
+    def new_caches(self, length: int, position: Tensor) -> list[tuple[KVCache, KVCache]]:
+        """Room for `length` tokens; a step's are put at `position` (T,), which may be moved from step to step."""
+        return [(KVCache(length, position), KVCache()) for _ in self.blocks]
 
     def forward(
         self,
         E: Tensor,
         memory: Tensor,
-        memory_mask: Tensor,
+        memory_mask: Tensor | None,
         caches: list[tuple[KVCache, KVCache]] | None = None,
-        past: int = 0,
         answers: int = 1,
     ) -> Tensor:
-        """Embeddings E (B,T,D) of the tokens after the `past` cached ones, the encoder's states -> (B,T,D).
+        """Embeddings E (B,T,D) of tokens, the encoder's states (B,N,D) and their mask (B,N) or none -> (B,T,D).
 
+        caches: the tokens are those at the caches' position, and see what was put in before.
         answers: E holds so many of equal length in a row, (B,answers*T,D); each sees its own tokens alone.
         """
-        T, seen = E.size(1) // answers, past + E.size(1) // answers
-        causal = torch.ones(T, seen, dtype=torch.bool, device=E.device).tril(past)[None]  # no look ahead
-        bias = self.relative_bias(T, seen)
-        lowest = torch.finfo(bias.dtype).min
-        bias = bias.masked_fill(~causal, lowest)
+        queries = keys = torch.arange(E.size(1) // answers, device=E.device).repeat(answers)
+        seen = None
+        if caches and (position := caches[0][0].position) is not None:
+            queries, keys = position, torch.arange(caches[0][0].length, device=E.device)
         if answers > 1:
-            own = torch.arange(answers, device=E.device).repeat_interleave(T)
-            bias = bias.repeat(1, 1, answers, answers).masked_fill(own[:, None] != own, lowest)
-        memory_bias = mask_bias(memory_mask, bias.dtype)
+            own = torch.arange(answers, device=E.device).repeat_interleave(E.size(1) // answers)
+            seen = own[None, None, :, None] == own
+        bias = self.relative_bias(queries, keys, seen)
+        memory_bias = None if memory_mask is None else row_aligned(mask_bias(memory_mask, bias.dtype))
         x = self.dropout(E)
         for i, block in enumerate(self.blocks):
             x = block(x, bias, memory, memory_bias, caches[i] if caches else (None, None))
@@ -323,23 +360,26 @@ class T5(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         labels: Tensor,
         prompt: PromptProvider | None = None,
         tasks: Tensor | None = None,
     ) -> Tensor:
-        """ids (B,S), mask (B,S) true on text, labels (B,T) padded with -100, tasks (B,) -> logits (B,T,V)."""
+        """ids (B,S), mask (B,S) true on text, labels (B,T) padded with -100, tasks (B,) -> logits (B,T,V).
+
+        Without a mask no position is padding.
+        """
         memory, memory_mask = self.encoder(self.embedding(ids), mask, prompt, tasks)
         return self.logits(self.decoder(self.embedding(self.shift_right(labels)), memory, memory_mask))
 
     def loss(
         self,
         ids: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         labels: Tensor,
         prompt: PromptProvider | None = None,
         tasks: Tensor | None = None,
-        tokens: int | None = None,
+        tokens: int | Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy in nats, the mean over the batch's target tokens; shapes as in forward.
 

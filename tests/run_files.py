@@ -13,7 +13,6 @@ import torch
 from damage import token_words
 from hugging_face import COMMON, V10
 from test_foreign import D, L, numbers
-from torch import Tensor
 
 from attempt.command import parse
 from attempt.errors import AttemptError
@@ -25,7 +24,7 @@ from attempt.run import Run
 from attempt.series import SEARCH, compare_tasks, read_result, searched, summarize_seeds
 from attempt.trainer import Trainer
 from data import hub, token_cache
-from data.batches import TokenSet
+from data.batches import Batch, TokenSet
 from data.cache import Sums, is_finished, record_of, resumable, write_record
 from data.tasks import Example
 from model.config import T5Config
@@ -59,18 +58,9 @@ def plan_of(folder: Path) -> Plan:
     )
 
 
-@dataclasses.dataclass
-class SmallBatch:
-    ids: Tensor
-    mask: Tensor
-    labels: Tensor
-    tasks: Tensor
-    tokens: int
-
-
-def some_batch() -> SmallBatch:
-    ids = torch.arange(2, 10).view(2, 4)
-    return SmallBatch(ids, torch.ones(2, 4, dtype=torch.bool), ids[:, :2], torch.zeros(2, dtype=torch.long), 4)
+def some_batch() -> Batch:
+    ids, zeros = torch.arange(2, 10).view(2, 4), torch.zeros(2, dtype=torch.long)
+    return Batch(ids, torch.ones(2, 4, dtype=torch.bool), ids[:, :2], zeros, zeros, 4)
 
 
 def trainer_of(folder: Path) -> Trainer:

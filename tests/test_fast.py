@@ -317,7 +317,7 @@ def test_a_batch_without_padding_shares_one_bias(plain: T5, monkeypatch: pytest.
         "attend",
         lambda self, q, k, v, bias: seen.append(len(bias)) or attend(self, q, k, v, bias),
     )
-    shared = plain.encoder(plain.embedding(ids), mask, prompt)[0]
+    shared = plain.encoder(plain.embedding(ids), None, prompt)[0]
     assert set(seen) == {1}
     padded = plain.encoder(
         plain.embedding(torch.nn.functional.pad(ids, (0, 2))), torch.nn.functional.pad(mask, (0, 2)), prompt

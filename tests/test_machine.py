@@ -69,11 +69,11 @@ def test_options_choose_the_forms() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch, "compile"), reason="needs torch.compile")
-def test_compile_wraps_the_training_forward_and_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_takes_the_blocks_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: asked.append((type(self).__name__, settings)))
     Machine(torch.device("cpu"), "fp32", "test").quicken(T5(TINY).requires_grad_(False), Options(["rte"], compile=True))
-    assert asked == [(name, {"dynamic": False, "mode": None}) for name in ("T5", "Encoder")]
+    assert asked == [("Block", {"dynamic": True})] * 2
 
 
 def test_freed_memory_is_kept_for_the_next_tensor() -> None:

@@ -223,10 +223,12 @@ def test_cached_steps_equal_the_whole_decoder(pair: Pair) -> None:
     memory, memory_mask = ours.encoder(ours.embedding(ids), mask)
     E = ours.embedding(tokens)
     whole = ours.decoder(E, memory, memory_mask)
-    caches = ours.decoder.new_caches()
     steps, past = [], 0
+    position = torch.zeros(1, dtype=torch.long)
+    caches = ours.decoder.new_caches(160, position)
     for size in (1, 1, 3, 1, 60, *[1] * 84):  # one token at a time as in generation, and several
-        steps.append(ours.decoder(E[:, past : past + size], memory, memory_mask, caches, past))
+        position.set_(torch.arange(past, past + size))
+        steps.append(ours.decoder(E[:, past : past + size], memory, memory_mask, caches))
         past += size
     check_close("cached steps", torch.cat(steps, dim=1), whole, 1e-4)
 
