@@ -28,7 +28,7 @@ from torch import Tensor
 from attempt.errors import AttemptError, briefly, exit_status
 from attempt.flags import Parser
 from benchmarks.evaluate import LONG, equal_share
-from benchmarks.harness import Case, named, parts_of, random_batch
+from benchmarks.harness import Case, named, on_device, parts_of, random_batch
 from benchmarks.machine import save
 from benchmarks.ours import METHODS, TASKS, Ours
 from benchmarks.peers import PEERED, Peer, sample
@@ -49,7 +49,7 @@ TRIES = 20  # steps until one is not skipped: the scale of fp16 begins high, and
 DRAWS = 12
 
 
-def batches_of(case: Case, method: str, device: torch.device) -> list[Batch]:
+def batches_of(case: Case, method: str) -> list[Batch]:
     """Batches of several lengths, each twice, rows ragged, and a last one that is smaller."""
     n, B = case.text_tokens, case.batch_size
     found = []
@@ -57,7 +57,7 @@ def batches_of(case: Case, method: str, device: torch.device) -> list[Batch]:
         texts = [longest - i % (longest // 2) for i in range(rows)]
         batch = random_batch(case.config, texts, [1 + (i + 1) % case.target_tokens for i in range(rows)])
         tasks = torch.arange(rows) % TASKS if method == "tasks" else batch.tasks
-        found.append(dataclasses.replace(batch, tasks=tasks).to(device))
+        found.append(dataclasses.replace(batch, tasks=tasks))
     return found
 
 
@@ -115,7 +115,7 @@ class Check:
 
     def __init__(self, case: Case, method: str, device: torch.device) -> None:
         self.case, self.method, self.device = case, method, device
-        self.batches = batches_of(case, method, device)
+        self.batches = batches_of(case, method)
         self.spreads: dict[str, float] = {}  # of the eager form in each precision
 
     def program(self, name: str, precision: str) -> Ours | Peer:
@@ -123,11 +123,16 @@ class Check:
         case = dataclasses.replace(self.case, precision=precision)
         return case.programs([named(name, self.method)], self.device)[named(name, self.method)]
 
+    def found(self, name: str, precision: str) -> dict[str, Any]:
+        """The figures of a form, which is made anew."""
+        batches = [on_device(batch, name, self.device) for batch in self.batches]
+        return found_by(self.program(name, precision), batches)
+
     def row(self, name: str, precision: str, base: dict[str, Any]) -> dict[str, Any]:
         """The differences of a form from the base; `problem` says what is wrong, if anything is."""
         row: dict[str, Any] = {"program": named(name, self.method), "precision": precision, "problem": ""}
         try:
-            row |= compared(found_by(self.program(name, precision), self.batches), base)
+            row |= compared(self.found(name, precision), base)
             *limits, least = LIMITS[precision]
             names = ("gradient", "losses", "labels")
             over = [name for name, limit in zip(names, limits, strict=True) if not row[name] <= limit]
@@ -148,7 +153,7 @@ class Check:
         return {"dropout": share} if least <= share <= most else {"dropout": share, "problem": "dropout does not draw"}
 
     def rows(self, programs: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-        base = found_by(self.program("ours, plain", "fp32"), self.batches)
+        base = self.found("ours, plain", "fp32")
         names = [(name, precision) for precision, names in programs.items() for name in names]
         names = [("hugging face", "fp32"), *names]
         return [self.row(n, p, base) for n, p in names if n != "hugging face" or self.method in PEERED]

@@ -46,15 +46,18 @@ class Case:
     def config(self) -> T5Config:
         return SHAPES[self.model]
 
-    def batch(self, device: torch.device, name: str = "") -> Batch:
-        """Random ids, of full length or, ragged, of half to all of it; for a program of several tasks, rows of each."""
+    def batch(self, device: torch.device, name: str) -> Batch:
+        """What a program of this name is given: random ids, of full length or, ragged, of half to all of it.
+
+        For several tasks, rows of each. The peer's lie on the device already, ours go there with each step.
+        """
         draw, longest = random.Random(1), self.text_tokens
         least = longest // 2 if self.ragged else longest
         lengths = [longest, *(draw.randint(least, longest) for _ in range(self.batch_size - 1))]
         batch = random_batch(self.config, lengths, [self.target_tokens] * self.batch_size)
         if parts_of(name)[1] == "tasks":
             batch = replace(batch, tasks=torch.arange(self.batch_size) % TASKS)
-        return batch.to(device)
+        return on_device(batch, name, device)
 
     def programs(self, names: Sequence[str], device: torch.device) -> dict[str, Ours | Peer]:
         """The programs of these names, with the same weights and prompt, and no dropout yet."""
@@ -67,7 +70,8 @@ class Case:
             if program in PEERS:
                 made[name] = Peer(config, state, prompt, self.precision, program, method)
             else:
-                made[name] = Ours(config, state, prompt, self.precision, program.removeprefix("ours, "), method)
+                form = program.removeprefix("ours, ")
+                made[name] = Ours(config, state, prompt, self.precision, form, method, self.batch_size)
             made[name].set_dropout(0.0)
         return made
 
@@ -88,6 +92,11 @@ def parts_of(name: str) -> tuple[str, str]:
     """The program and the method of such a name; of a row's name, the program with what it does."""
     method, _, program = name.partition(": ")
     return (program, method) if method in METHODS else (name, "prompt")
+
+
+def on_device(batch: Batch, name: str, device: torch.device) -> Batch:
+    """The batch where the program of this name wants it."""
+    return batch.to(device) if parts_of(name)[0] in PEERS else batch
 
 
 def random_batch(config: T5Config, texts: list[int], targets: list[int]) -> Batch:

@@ -1,8 +1,7 @@
 """This program as it is measured: in every form that it can take. To add a row to the tables, add a form."""
 
-import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from attempt.attention import PromptAttention
 from attempt.baselines import METHODS as BASELINES
 from attempt.baselines import TunedWeights
+from attempt.graphs import new_graphs
 from attempt.machine import DTYPES, Machine, keep_memory
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
@@ -17,9 +17,10 @@ from attempt.trainer import Trainer
 from benchmarks.peers import CLIP, LR, WEIGHT_DECAY, taken
 from benchmarks.shapes import load
 from data.batches import Batch
+from eval import Backbone
 from model.config import T5Config
-from model.decoding import generate, label_scores
 from model.fast import PLAIN, Forms, quicken
+from model.tokenizer import Tokenizer
 
 SOURCES, TASKS = 6, 8
 METHODS = {
@@ -72,6 +73,7 @@ class Ours:
         precision: str,
         form: str,
         method: str = "prompt",
+        batch_size: int = 32,
     ) -> None:
         chosen, baseline = FORMS[form], method in BASELINES
         if baseline:  # a step changes them
@@ -84,25 +86,28 @@ class Ours:
             self.parameters = self.trained.weights
         else:
             self.parameters = dict(self.trained.named_parameters())
+        flags: dict[str, Any] = chosen.flags if chosen.single is None else {"graphs": False}
         plan = Plan(
             task=["benchmark"],
             method=method if method != "tasks" else "attempt",
             prompt_length=0 if baseline else len(prompt),
+            batch_size=batch_size,
             steps=2**40,  # so that the rate is constant
             lr=LR,
             attention_lr=LR,
             schedule="constant",
             weight_decay=WEIGHT_DECAY,
             clip=CLIP,
-            **known(chosen.flags),
+            **flags,
         )
         machine = Machine(prompt.device, precision, "as asked")
         if chosen.single is None:
             machine.quicken(self.t5, plan)
         else:
-            plan = replace(plan, **known({"graphs": False}))
             quicken(self.t5, chosen.single, DTYPES[precision])
-        self.trainer = Trainer(plan, self.t5, machine, self.trained)
+        graphs = new_graphs(machine, plan)
+        self.trainer = Trainer(plan, self.t5, machine, self.trained, graphs)
+        self.backbone = Backbone(self.t5, cast(Tokenizer, None), machine, graphs)
 
     @property
     def prompt(self) -> nn.Parameter:
@@ -114,28 +119,28 @@ class Ours:
 
     def loss(self, batch: Batch) -> Tensor:
         self.t5.train()
-        return self.trainer.loss(batch)
+        return self.trainer.loss(batch.to(self.trainer.machine.device))
 
     def gradient(self) -> Tensor:
         """Of what is trained, a sample of it, and forget it."""
         return taken(self.parameters)
 
     def step(self, batch: Batch) -> None:
+        """As train.py takes it: from a batch that lies in the host's memory."""
         self.t5.train()
         self.trainer.train_step(batch)
 
     def generate(self, batch: Batch, length: int) -> Tensor:
-        """Greedy answers (B,T)."""
+        """Greedy answers (B,T), as eval.py writes them."""
         self.t5.eval()
-        with self.trainer.machine.autocast():
-            return generate(self.t5, batch.ids, batch.mask, length, self.trained.prompt, batch.tasks)
+        return self.backbone.generate(self.trained.prompt, batch, length, self.trainer.options.batch_size)
 
     @torch.inference_mode()
     def label_scores(self, batch: Batch, labels: Tensor) -> Tensor:
         """The log-probabilities (B,C) of labels (C,T)."""
         self.t5.eval()
-        with self.trainer.machine.autocast():
-            return label_scores(self.t5, batch.ids, batch.mask, labels, self.trained.prompt, batch.tasks)
+        labels = labels.to(self.trainer.machine.device)
+        return self.backbone.label_scores(self.trained.prompt, batch, labels, self.trainer.options.batch_size)
 
 
 def soft_prompt(prompt: Tensor, method: str) -> SoftPrompt:
@@ -150,9 +155,3 @@ def soft_prompt(prompt: Tensor, method: str) -> SoftPrompt:
     target = prompt + 0.1 * noise(TASKS) if method == "tasks" else prompt[None]
     attention = PromptAttention(prompt.size(1)).reset(draw)
     return SoftPrompt(target, noise(SOURCES), attention).to(prompt.device)
-
-
-def known(flags: dict[str, bool]) -> dict[str, Any]:
-    """Those of the flags that this version of the program has."""
-    names = {option.name for option in dataclasses.fields(Plan)}
-    return {name: value for name, value in flags.items() if name in names}
