@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 import torch
 from runs import REPOSITORY, error_of
+from stand_in import StandIn
 from torch import Tensor
 
-from benchmarks import evaluate, forms, gpu, gpu_parts, harness, kernels, resumes, step
+from attempt.graphs import Graphs, Inputs
+from attempt.machine import Machine
+from attempt.plan import Plan
+from benchmarks import evaluate, forms, gpu, gpu_parts, harness, kernels, ours, resumes, step
 from benchmarks.gpu_parts import Part
 from benchmarks.gpu_tables import tables
 from benchmarks.ours import Ours
@@ -191,6 +195,44 @@ def test_a_form_that_computes_something_else_is_found(part: str, monkeypatch: py
     else:
         monkeypatch.setattr(Ours, part, stale if part != "label_scores" else lambda *given: right(*given) * 1.01)
     assert check.row("ours, all", "fp32", base)["problem"]
+
+
+@pytest.fixture
+def graphs_made(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
+    """Graphs as a GPU has them, by what records without one."""
+    made: list[Graphs] = []
+
+    def new_graphs(machine: Machine, plan: Plan) -> Graphs | None:
+        if not plan.graphs or plan.plain:
+            return None
+        made.append(Graphs(StandIn()))
+        return made[-1]
+
+    monkeypatch.setattr(ours, "new_graphs", new_graphs)
+    return made
+
+
+@pytest.mark.parametrize("method", ours.METHODS)
+def test_graphs_agree_with_the_plain_form(method: str, graphs_made: list[Graphs]) -> None:
+    rows = forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    assert [row["problem"] for row in rows] == [""] * len(rows) and rows[-1]["program"].endswith("ours, all")
+    assert len(graphs_made) == 2 and not any(graphs.failed for graphs in graphs_made)
+    assert len(graphs_made[0].graphs) > 5  # of steps of several shapes, of answers, of the optimizer
+
+
+def test_graphs_that_do_not_read_their_inputs_are_found(
+    graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill, filled = Inputs.fill, set[int]()
+
+    def once(self: Inputs, tensors: Any) -> None:
+        if id(self.bytes) not in filled:
+            filled.add(id(self.bytes))
+            fill(self, tensors)
+
+    monkeypatch.setattr(Inputs, "fill", once)
+    rows = forms.Check(CASE, "prompt", CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    assert [bool(row["problem"]) for row in rows] == [False, False, True]
 
 
 def test_masks_that_do_not_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
