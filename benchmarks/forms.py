@@ -91,7 +91,12 @@ def found_by(program: Ours | Peer, batches: list[Batch]) -> dict[str, Any]:
     losses = [loss, *(loss_of_step(program, batch) for batch in batches[1:])]
     tokens = [program.generate(batch, LONG) for batch in batches]
     labels = batches[0].labels[1:5:3]  # (2,T), both as long as they may be: the peer takes no others
-    return {"gradient": first, "losses": losses, "tokens": tokens, "labels": program.label_scores(batches[0], labels)}
+    scores, graphs = (
+        program.label_scores(batches[0], labels),
+        None if isinstance(program, Peer) else program.trainer.graphs,
+    )
+    failed = graphs is not None and graphs.failed  # then it went on without them, and its figures say nothing of them
+    return {"gradient": first, "losses": losses, "tokens": tokens, "labels": scores, "failed": failed}
 
 
 def spread_of(program: Ours | Peer, batch: Batch) -> float:
@@ -132,11 +137,13 @@ class Check:
         """The differences of a form from the base; `problem` says what is wrong, if anything is."""
         row: dict[str, Any] = {"program": named(name, self.method), "precision": precision, "problem": ""}
         try:
-            row |= compared(self.found(name, precision), base)
+            found = self.found(name, precision)
+            row |= compared(found, base)
             *limits, least = LIMITS[precision]
             names = ("gradient", "losses", "labels")
             over = [name for name, limit in zip(names, limits, strict=True) if not row[name] <= limit]
             row["problem"] = f"{', '.join(over)} off" if over else "" if row["tokens"] >= least else "other tokens"
+            row["problem"] = "no graphs" if found["failed"] else row["problem"]
             if name != "hugging face":
                 row |= self.dropout(name, precision)
         except Exception as e:  # the other forms are to be looked at all the same

@@ -58,6 +58,14 @@ def how_they_ended(parts: list[dict[str, Any]]) -> str:
         for case in cases_of(part)
         for name, error in case["failed"].items()
     ]
+    lines += [
+        f"- {part['name']}, {row['name']}: {told}"
+        for part in parts
+        for case in cases_of(part)
+        for row in case["rows"]
+        for told in row.get("graphs", [])
+        if told.startswith("no graphs")
+    ]
     return "Not whole:\n\n" + "\n".join(lines) if lines else ""
 
 

@@ -229,7 +229,7 @@ def measure(benchmark: Benchmark, case: Case, given: argparse.Namespace, names: 
 def rounds(
     benchmark: Benchmark, case: Case, given: argparse.Namespace, group: Group, product: Product
 ) -> Iterator[tuple[list[dict[str, Any]], float]]:
-    """The rows after each round, and the product's rate; the peak memory comes last."""
+    """The rows after each round, and the product's rate; the peak memory, and how graphs were made, come last."""
     device = torch.device(given.device)
     samplers: dict[str, Sampler] = {"product": partial(seconds, product, device)}
     samplers |= {row: partial(worker.sample, row) for worker in group.workers for row in worker.rows}
@@ -241,8 +241,8 @@ def rounds(
         for row in rows:
             row["first_seconds"] = group.first[row["name"]]
         yield rows, rate
-    memory = group.close()
-    yield [{**row, "peak_bytes": memory[row["name"]]} for row in rows], rate
+    told = group.close()
+    yield [{**row, **told[row["name"]]} for row in rows], rate
 
 
 def row_of(benchmark: Benchmark, case: Case, name: str, samples: dict[str, list[float]], rate: float) -> dict[str, Any]:

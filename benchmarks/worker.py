@@ -83,13 +83,15 @@ class Worker:
         taken: float = self.read()["seconds"]
         return taken
 
-    def close(self) -> int:
-        """End it; the bytes that it has held at most."""
+    def close(self) -> dict[str, Any]:
+        """End it; the bytes that it has held at most, and what it said of its graphs."""
         self.write("")
-        peak: int = self.read()["peak_bytes"]
+        found: dict[str, Any] = self.read()
         self.process.communicate()
+        self.errors.seek(0)
+        found["graphs"] = [line.strip() for line in self.errors if line.startswith(("graph ", "no graphs "))]
         self.errors.close()
-        return peak
+        return found
 
     def kill(self) -> None:
         """End it, should it not have ended."""
@@ -99,17 +101,22 @@ class Worker:
 
 
 def work(benchmark: "Benchmark", case: "Case", given: argparse.Namespace) -> None:
-    """The other side of Worker."""
-    device = torch.device(given.device)
-    works, agreement = benchmark.prepare(case, given.programs, device, not given.unchecked)
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    print(json.dumps({"rows": list(works), "agreement": agreement}), flush=True)
-    while row := sys.stdin.readline().strip():
-        print(json.dumps({"seconds": seconds(works[row], device)}), flush=True)
-    print(json.dumps({"peak_bytes": peak_bytes(device)}), flush=True)
+    """The other side of Worker. What the programs print goes to stderr: stdout has the answers."""
+    device, stdout = torch.device(given.device), sys.stdout
+
+    def tell(**found: Any) -> None:
+        print(json.dumps(found), file=stdout, flush=True)
+
+    with contextlib.redirect_stdout(sys.stderr):
+        works, agreement = benchmark.prepare(case, given.programs, device, not given.unchecked)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        tell(rows=list(works), agreement=agreement)
+        while row := sys.stdin.readline().strip():
+            tell(seconds=seconds(works[row], device))
+        tell(peak_bytes=peak_bytes(device))
 
 
 class Group:
@@ -160,9 +167,9 @@ class Group:
             self.failed |= {name: str(e) for name in worker.names}
             self.workers = [other for other in self.workers if other is not worker]
 
-    def close(self) -> dict[str, int]:
-        """End them; the bytes that each row's process has held at most."""
-        return {row: peak for worker in self.workers for peak in [worker.close()] for row in worker.rows}
+    def close(self) -> dict[str, dict[str, Any]]:
+        """End them; of each row what its process told at its end."""
+        return {row: found for worker in self.workers for found in [worker.close()] for row in worker.rows}
 
     def kill(self) -> None:
         for worker in self.workers:

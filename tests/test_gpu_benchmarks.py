@@ -235,6 +235,15 @@ def test_graphs_that_do_not_read_their_inputs_are_found(
     assert [bool(row["problem"]) for row in rows] == [False, False, True]
 
 
+def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program goes on without them, and is right."""
+    check = forms.Check(CASE, "prompt", CPU)
+    base = check.found("ours, plain", "fp32")
+    monkeypatch.setattr(StandIn, "record", lambda *given: given[0].nothing)
+    monkeypatch.setattr(StandIn, "nothing", property(lambda self: torch.ones(2) @ torch.ones(3)), raising=False)
+    assert check.row("ours, all", "fp32", base)["problem"] == "no graphs"
+
+
 def test_masks_that_do_not_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a graph that replays the numbers of its capture."""
     check, right = forms.Check(CASE, "prompt", CPU), Ours.step
@@ -343,7 +352,12 @@ def test_tables_have_a_row_a_program_with_its_ratios() -> None:
     }
     rows = [
         {**row, "name": "hugging face", "times": {"hugging face": 1.0, "hugging face, compiled": 0.4}},
-        {**row, "name": "attempt: ours, compiled", "times": {"hugging face": 7.456, "hugging face, compiled": 3.0}},
+        {
+            **row,
+            "name": "attempt: ours, compiled",
+            "graphs": ["graph of a step", "no graphs of a step (why)"],
+            "times": {"hugging face": 7.456, "hugging face, compiled": 3.0},
+        },
     ]
     case = {"precision": "bf16", "prompt_length": 100, "target_tokens": 2, "dropout": 0.1}
     found = {
@@ -373,4 +387,5 @@ def test_tables_have_a_row_a_program_with_its_ratios() -> None:
     assert cells[0][1:] == ["attempt: --compile", "11 (10 to 12)", "7.46", "3.00", "2,909", "21 %", "-"]
     assert cells[1] == ["t5-base, batch 32", "attempt: --compile", "8"]
     assert "- base-32, ours, plain failed: out of memory" in shown and "- forms-prompt: running" in shown
+    assert "- base-32, attempt: ours, compiled: no graphs of a step (why)" in shown and shown.count("no graphs") == 2
     assert "H, 140 GB, driver 5" in shown and "700 to 700 TFLOP/s" in shown
