@@ -250,14 +250,16 @@ def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeyp
 def test_masks_that_do_not_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a graph that replays the numbers of its capture."""
     check, right = forms.Check(CASE, "prompt", CPU), Ours.step
-    assert not check.dropout("ours, eager", "fp32").get("problem")
+    assert check.dropout("ours, eager", "fp32") == 1.0
 
     def frozen(self: Ours, batch: Any) -> None:
         torch.manual_seed(0)
         right(self, batch)
 
     monkeypatch.setattr(Ours, "step", frozen)
-    assert check.dropout("ours, all", "fp32")["problem"] == "dropout does not draw"
+    assert check.dropout("ours, all", "fp32") < forms.SPREAD[0]
+    base = check.found("ours, plain", "fp32")
+    assert check.row("ours, all", "fp32", base)["problem"] == "dropout does not draw"
 
 
 def test_the_moment_is_the_gradient() -> None:
