@@ -306,6 +306,16 @@ def test_products_in_fp32_and_plain_attention_are_seen() -> None:
     assert "product in fp32" not in found("all", "bf16")
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["short", "short-v1_1"])
+def test_on_a_gpu_a_step_runs_what_it_should(model: str, tmp_path: Path) -> None:
+    """In bf16 no product in fp32 and no attention spelled out; a graph, in steps and in answers."""
+    flags = ["--model", model, "--device", "cuda", "--precision", "bf16", "--out", str(tmp_path / "found.json")]
+    assert kernels.main(flags) == 0
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert len(rows) == 6 and all(row["kernels"] > 10 for row in rows)
+
+
 def test_kernels_are_told_by_their_names() -> None:
     names = {
         "fmha_cutlassB_bf16_aligned_128x64_k64_dropout_sm80": "attention",
