@@ -121,12 +121,12 @@ def check_answers(task: Task, options: Options) -> None:
 
 
 def find_task(name: str, options: Options) -> Task:
-    """The task of that name: a built-in one, or that of the user's files, which belong to the one name that is not."""
+    """The task of that name: a built-in one, or of the user's files, which have those of the names that are not."""
     others = [other for other in options.task if other not in TASKS]
-    if options.train_file is not None and len(others) > 1:
+    if options.train_file is not None and options.task_field is None and len(others) > 1:
         raise AttemptError(
             f"--task: expected one name for the task of the given files, found {', '.join(others)}; the "
-            "others must be of --list-tasks"
+            "others must be of --list-tasks, or name by --task-field the column that tells a row's task"
         )
     if options.train_file is None or options.dev_file is None or options.target_field is None:
         return get_task(name)
@@ -135,12 +135,14 @@ def find_task(name: str, options: Options) -> Task:
             f"--task: expected a name of its own for the task of {options.train_file}, found the built-in "
             f"{', '.join(options.task)} alone; add another, e.g. --task mine"
         )
-    if others != [name]:
+    if name not in others:
         return get_task(name)
     columns = tuple(options.source_field), options.target_field
-    return user_task(
-        name, UserFiles(options.train_file, options.dev_file, options.test_file, *columns, options.answers)
-    )
+    paths = options.train_file, options.dev_file, options.test_file
+    answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
+    own = None if options.task_field is None else (options.task_field, name)
+    answers = None if answers == "both" else answers
+    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores or "plain", own))
 
 
 def load_splits(
@@ -261,7 +263,7 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
         parser.error("expected --interactive in one process, without --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
-    files = ("train_file", "dev_file", "test_file")
+    files = ("train_file", "dev_file", "test_file", "text_scores")
     names = (*files, "model", "answer_by", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     plan = Plan.read(Run(given.run).config)

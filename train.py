@@ -1,6 +1,5 @@
 """Train soft prompts, and mixtures of them, for a frozen T5: python train.py --task mnli --method attempt"""
 
-import math
 import platform
 import sys
 import time
@@ -31,10 +30,12 @@ from attempt.run import Run
 from attempt.series import train_series
 from attempt.shard import frozen
 from attempt.signals import Signals
+from attempt.source import described
 from attempt.summary import batch_lines, example_lines, summary
 from attempt.trainer import Trainer, count
 from data.batches import Batch, TokenSet, collate, cut, step_rows
 from data.download import Downloader
+from data.metrics import constant_score
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
 from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split
@@ -110,8 +111,8 @@ class Job:
 
     def examples_a_step(self) -> float:
         """The last batch of an epoch may be smaller than the others."""
-        examples = self.options.epoch_examples([len(task["train"].examples) for task in self.splits])
-        return examples / math.ceil(examples / self.options.batch_size)
+        sizes = [len(task["train"].examples) for task in self.splits]
+        return self.options.epoch_examples(sizes) / self.options.epoch_steps(sizes)
 
     def log_progress(self, progress: Progress) -> None:
         self.guards.check_finite()
@@ -160,6 +161,12 @@ class Job:
         prompt = self.trainer.trained.prompt
         return [score_split(self.backbone, prompt, task[split], self.options)[0] for task in self.splits]
 
+    def constant_scores(self, task: dict[str, Split], name: str) -> dict[str, Any]:
+        """What one answer for all examples has: only a score above it says something."""
+        of, examples, labels = task[name].task, task[name].examples, self.options.labels
+        metrics = constant_score(of, task["train"].examples, examples, labels)
+        return {"task": of.name, "split": name, "metrics": metrics}
+
     def mixture(self) -> dict[str, dict[str, Any]]:
         """For each task the mean weight of every prompt on dev, and the mean entropy in nats."""
         report = {}
@@ -193,6 +200,7 @@ class Job:
             "method": options.method,
             "model": options.model,
             "scores": scores,
+            "constant": [self.constant_scores(task, name) for name in ("dev", "test") for task in self.splits],
             "mean": {split: first_metrics([s for s in scores if s["split"] == split]) for split in ("dev", "test")},
             "best_step": trainer.best_step,
             "steps": trainer.step,
@@ -200,7 +208,9 @@ class Job:
             "seconds": round(trainer.seconds, 1),
             "seed": options.seed,
             "device": str(trainer.machine),
+            "threads": torch.get_num_threads(),
             "processes": distributed.size(),
+            "code": {**described(), "sums": options.code},
             **self.guards.skipped(),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
@@ -258,7 +268,9 @@ def prepare(options: Options) -> Job:
     prompts = sources if sources is not None else given and given[0]  # (…,L,D)
     length = None if prompts is None else prompts.size(1)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
-    plan = options if isinstance(options, Plan) else Plan.complete(options, examples, length)
+    kinds = {"labels" if task.labels else "text" for task in tasks if task.split == "given"}
+    kind = "both" if len(kinds) > 1 else next(iter(kinds), None)
+    plan = options.going_on() if isinstance(options, Plan) else Plan.complete(options, examples, length, kind)
 
     # what is trained
     distributed.seed(plan.seed)  # of dropout; first values and the data's order have generators of their own
@@ -336,7 +348,7 @@ def run(argv: Sequence[str] | None) -> None:
     words = distributed.local_first(lambda: demo_words(words)) if "--demo" in words else words
     command = parse(words, {"tasks": describe_tasks(), "models": "\n".join(NAMES)}, expand)
     check_names(command.options)
-    if command.demo and command.options.method == "attempt" and not command.dry_run:
+    if command.demo and command.options.method == "attempt":
         show(command, train_run)
     elif command.several:
         train_series(command, train_run, check_names)

@@ -25,8 +25,9 @@ class PromptAttention(nn.Module):
                          constant  a = 1/P, whatever the text
     bottleneck         R, the width in between (100 in the paper)
     temperature        T; by default D*e, which is the 2087 that every released configuration writes for D = 768
-    learn_temperature  train it: T = D*exp(clamp(tau, 0.005, 5)), tau = 1 at the start. The released program has this
-                       option too, but its tau never moves
+    learn_temperature  train it, from that T on: T = D*exp(clamp(tau, 0.005, 5)), so tau = 1 at the start by default.
+                       ValueError for a T that no tau gives. The released program has this option too, but its tau
+                       never moves
     pool_pads          let the embeddings of padding take part in the pooling, as the released program does. The result
                        then depends on whether a row was padded. The paper pools the input alone, and so do we.
     train_norm         the paper counts the LayerNorm among the trained parameters; the released program freezes it
@@ -50,10 +51,14 @@ class PromptAttention(nn.Module):
             self.linear = nn.Linear(width, width, bias=False)  # W (D,D)
         if variant in ("sub", "token", "linear"):
             self.norm = nn.LayerNorm(width, eps=1e-5).requires_grad_(train_norm)
-        if learn_temperature:
-            self.tau = nn.Parameter(torch.ones(()))
         self.width, self.variant, self.pool_pads, self.train_norm = width, variant, pool_pads, train_norm
         self.fixed_temperature = width * math.e if temperature is None else temperature
+        if learn_temperature:
+            tau = math.log(self.fixed_temperature / width)
+            if not 0.005 <= tau <= 5:
+                least, most = (width * math.exp(bound) for bound in (0.005, 5))
+                raise ValueError(f"temperature {temperature}: expected {least:.4g} to {most:.4g}, to be learned from")
+            self.tau = nn.Parameter(torch.tensor(tau))
         self.learn_temperature = learn_temperature
 
     @property

@@ -1,6 +1,7 @@
 """What a run trains, before its first step: the sources it mixes and the first values of its prompts."""
 
-import sys
+import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from torch import Tensor
 
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
-from attempt.checkpoint import load_prompts, load_sources, read_attention
-from attempt.errors import Advised, AttemptError, meant, meant_path
-from attempt.options import Options
+from attempt.checkpoint import BEST, load_prompt, load_prompts, load_sources, read_attention
+from attempt.errors import Advised, AttemptError, meant, meant_path, note
+from attempt.options import Options, spelled
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
@@ -32,17 +33,34 @@ def find_sources(options: Options) -> tuple[Tensor, list[str]]:
         paths = [run for run in runs if Run(run).result.exists()]
         if paths and len(paths) < len(runs):
             missing = ", ".join(str(run) for run in runs if run not in paths)
-            print(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}", file=sys.stderr)
+            note(f"note: sources from {len(paths)} of the paper's six tasks; not there: {missing}")
     if not paths:
         raise missing_sources(options)
     return load_sources(paths)
 
 
+def sources_changed(options: Options, folder: Path) -> bool:
+    """Whether the sources of a complete run are others by now than those that lie in its folder."""
+    own = sorted((folder / "sources").glob("*.safetensors"))  # of SPoT, what it started from
+    if options.method != "attempt" and not own:
+        return False
+    try:
+        now, _ = find_sources(options)
+        mixed = [] if own else [load_prompt(folder / BEST)[0].sources]
+        started = [load_prompts(path)[0] for path in own]
+    except AttemptError:  # they are gone: nothing could be trained from them
+        return False
+    was = torch.cat([prompts for prompts in (mixed or started) if prompts is not None])  # (N,L,D)
+    if not own:
+        return not torch.equal(was, now)
+    return not all(any(torch.equal(prompt, source) for source in now) for prompt in was)
+
+
 def missing_sources(options: Options) -> Advised:
     """What to do about it: the command that trains them, and where the authors' own are."""
-    model = options.model
+    model, given = options.model, shlex.join(shared_flags(options))
     lines = [
-        f"    python train.py --task {' '.join(SOURCES)} --separately --method prompt --model {model}",
+        f"    python train.py --task {' '.join(SOURCES)} --separately --method prompt {given}",
         "and give this command again, or name prompt files or run folders by --source-prompts PATH ...",
     ]
     if model in AUTHORS_PROMPTS:
@@ -50,6 +68,20 @@ def missing_sources(options: Options) -> Advised:
         lines.append(f"The authors' prompts for {model}: unpack {archive} and give --source-prompts FOLDER/*_prompt.pt")
     first = f"--method {options.method}: expected source prompts, found none under runs/. Train some first:"
     return Advised(first, *lines)
+
+
+SHARED = ("model", "labels", "splits", "task_name", "data_dir", "mirror", "device", "precision", "shard")
+
+
+def shared_flags(options: Options) -> list[str]:
+    """The flags of a run that its sources' training needs too: the model, and how and from where their texts come."""
+    words = ["--model", options.model]
+    for option in dataclasses.fields(Options):
+        value = options.stored()[option.name]
+        if option.name in SHARED and option.name != "model" and value != option.default:
+            words.append(option.metadata.get("option", spelled(option.name)))
+            words += [] if isinstance(value, bool) else [str(value)]
+    return words
 
 
 def init_path(init: str | None) -> Path | None:

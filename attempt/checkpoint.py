@@ -25,7 +25,7 @@ from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5
 
 FORMAT = "attempt-prompt-1"
-BEST = "best.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"  # of a run
 
 
 def unique(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:

@@ -21,8 +21,8 @@ USES["mixture"] = {"attempt"}
 
 # What --change leaves: what a run's state has decided, its best score was measured by, or it was trained on.
 SETTLED_GROUPS = {"method", *USES}
-SETTLED = {"seed", "optimizer", "epochs", "max_steps", "answer_by", "task", "answers", "labels", "splits"}
-SETTLED |= {"train_examples", "shots", "eval_examples", "data_seed"}
+SETTLED = {"seed", "optimizer", "epochs", "max_steps", "answer_by", "task", "task_field", "answers", "text_scores"}
+SETTLED |= {"labels", "splits", "train_examples", "shots", "eval_examples", "data_seed"}
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def check_uses(parser: Parser, given: dict[str, Any]) -> None:
 def check_files(parser: Parser, given: dict[str, Any]) -> None:
     """A user's files come with all that is needed to read them, or not at all."""
     needed = ("train_file", "dev_file", "source_field", "target_field")
-    found = [spelled(name) for name in (*needed, "test_file", "answers") if name in given]
+    found = [spelled(name) for name in (*needed, "test_file", "task_field", "answers", "text_scores") if name in given]
     missing = [spelled(name) for name in needed if name not in given]
     if found and missing:
         parser.error(f"expected {', '.join(missing)} too, found {', '.join(found)} alone")

@@ -1,12 +1,13 @@
 """Several runs in a table, and whether their scores differ by more than chance: python -m attempt.compare RUN RUN …
 
-A RUN is a run's folder or any folder above runs: a series of seeds, of tasks, or runs/. Runs that differ in nothing but
-the seed are one row, with mean and sample standard deviation.
+A RUN is a run's folder or any folder above runs: a series of seeds, of tasks, or runs/. Of a run config.json and
+result.json are read. Runs that differ in nothing but the seed are one row, with mean and sample standard deviation; the
+same seeds in another folder are another row, of before and after an edit of the code, say.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,10 +17,10 @@ from attempt.errors import AttemptError, briefly, exit_status, meant_path
 from attempt.flags import Parser
 from attempt.options import spelled, spoken
 from attempt.plan import Plan
-from attempt.records import differing, find_runs, settings
-from attempt.report import figure, table
+from attempt.records import common_folder, differing, find_runs, pooled, settings
+from attempt.report import FORMATS, METHODS, figure, table
 from attempt.run import Run
-from attempt.series import read_result, spread
+from attempt.series import read_scores, spread
 from attempt.significance import mcnemar, paired_t
 
 FEW = 5  # pairs: below, a t-test finds large differences alone
@@ -34,6 +35,8 @@ class Finished:
     result: dict[str, Any]
     told: dict[str, Any]
     """What decides its result, see attempt/records.py."""
+    name: str = ""
+    """What --names calls it."""
 
     @property
     def task(self) -> str:
@@ -42,47 +45,34 @@ class Finished:
     @property
     def settings(self) -> dict[str, str]:
         """What may set it apart from other runs of its task, by name, as it would be given."""
-        scored = {f"scored {name}": len_and(self.result, name) for name in ("dev", "test")}
-        return {name: spoken(value) for name, value in self.told.items() if name != "task"} | scored
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return (self.task, *(f"{name} {value}" for name, value in self.settings.items()))
+        return {name: spoken(value) for name, value in self.told.items() if name != "task"}
 
 
-def len_and(result: dict[str, Any], split: str) -> str:
-    """On how many examples a run was scored, and by which decoding."""
-    scores = [score for score in result["scores"] if score["split"] == split]
-    counts = " + ".join(str(score.get("examples", "?")) for score in scores)
-    return f"{counts} examples by {'/'.join(sorted({str(score.get('decoding', 'generate')) for score in scores}))}"
+def complete(paths: Sequence[Path], names: Sequence[str] = ()) -> list[Finished]:
+    """The complete runs in these folders, each once; of a run nothing below it, such as SPoT's candidates.
 
-
-def complete(paths: Iterable[Path]) -> list[Finished]:
-    """The complete runs in these folders, each once; of a run nothing below it, such as SPoT's candidates."""
+    names: one for each folder, for its runs.
+    """
     found: dict[Path, tuple[Path, Plan, dict[str, Any]]] = {}
-    for path in paths:
+    called: list[str] = []
+    for path, name in zip(paths, names or [""] * len(paths), strict=True):
         if not path.is_dir():
             raise AttemptError(f"{path}: expected the folder of a run or of several, found none{meant_path(path)}")
         runs = [run for run in map(Run, find_runs(path)) if run.result.exists()]
         if not runs:
             raise AttemptError(f"{path}: expected a complete run (a result.json) in it, found none")
         for run in runs:
-            found.setdefault(run.folder.resolve(), (run.folder, Plan.read(run.config), read_result(run)))
-    told = settings(list(found.values()))
-    return [Finished(*run, told=one) for run, one in zip(found.values(), told, strict=True)]
+            found.setdefault(run.folder.resolve(), (run.folder, Plan.read(run.config), read_scores(run.result)))
+        called += [name] * (len(found) - len(called))
+    told = settings([*found.values()])
+    return [Finished(*run, told=one, name=name) for run, one, name in zip(found.values(), told, called, strict=True)]
 
 
-def grouped(runs: Iterable[Finished]) -> list[list[Finished]]:
-    """Runs that differ in nothing but the seed, together."""
-    groups: dict[tuple[str, ...], list[Finished]] = {}
-    for run in runs:
-        groups.setdefault(run.key, []).append(run)
-    for group in groups.values():
-        seeds = [run.plan.seed for run in group]
-        if len(set(seeds)) < len(seeds):
-            again = ", ".join(str(run.folder) for run in group if seeds.count(run.plan.seed) > 1)
-            raise AttemptError(f"expected each seed of the same settings once, found {again}; leave all but one out")
-    return sorted(groups.values(), key=lambda group: group[0].task)
+def grouped(runs: Sequence[Finished]) -> list[list[Finished]]:
+    """The seeds of one another together (attempt/records.py), but none of another name."""
+    told = [run.told | {"name": run.name} for run in runs]
+    groups = pooled([(run.folder, run.plan, run.result) for run in runs], told)
+    return sorted(([runs[i] for i in group] for group in groups), key=lambda group: group[0].task)
 
 
 def run_rows(runs: Sequence[Finished]) -> list[list[str]]:
@@ -91,7 +81,20 @@ def run_rows(runs: Sequence[Finished]) -> list[list[str]]:
         plan, result = run.plan, run.result
         scores = (f"{result['mean'][split]:.2f}" for split in ("dev", "test"))
         size, minutes = result.get("trainable_parameters", 0), result.get("seconds", 0.0) / 60
-        rows.append([str(run.folder), run.task, plan.method, str(plan.seed), *scores, f"{size:,}", f"{minutes:.1f}"])
+        rows.append(
+            [str(run.folder), run.task, METHODS[plan.method], str(plan.seed), *scores, f"{size:,}", f"{minutes:.1f}"]
+        )
+    return rows
+
+
+def score_rows(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> list[list[str]]:
+    """The same as group_rows, a cell a number; "" for the deviation of a single run."""
+    rows = [["settings", "task", "seeds", "dev", "dev deviation", "test", "test deviation"]]
+    for name, group in zip(names, groups, strict=True):
+        found = [spread([run.result["mean"][split] for run in group]) for split in ("dev", "test")]
+        figures = [one[kind] for one in found for kind in ("mean", "deviation")]
+        cells = ("" if figure is None else f"{figure:.2f}" for figure in figures)
+        rows.append([name, group[0].task, str(len(group)), *cells])
     return rows
 
 
@@ -105,8 +108,8 @@ def group_rows(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> li
 
 
 def named(groups: Sequence[Sequence[Finished]]) -> list[str]:
-    """A short name for each group: its method, with a letter where that alone would not tell it from another."""
-    pairs = [(group[0].plan.method, group[0].task) for group in groups]
+    """A short name for each group: its method, or what --names calls it, with a letter where others have it too."""
+    pairs = [(group[0].name or METHODS[group[0].plan.method], group[0].task) for group in groups]
     letters = [sum(other == pair for other in pairs[:i]) for i, pair in enumerate(pairs)]
     return [
         f"{pair[0]} {chr(ord('A') + letter) if letter < 26 else letter}" if pairs.count(pair) > 1 else pair[0]
@@ -121,11 +124,17 @@ def setting_lines(groups: Sequence[Sequence[Finished]], names: Sequence[str]) ->
         own = {name: group[0].settings for name, group in zip(names, groups, strict=True) if group[0].task == task}
         for name in differing(list(own.values())):
             whose: dict[str, list[str]] = {}
-            for group, found in own.items():
+            for who, found in own.items():
                 if name in found:
-                    whose.setdefault(found[name], []).append(group)
-            shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(who)})" for value, who in whose.items())
+                    whose.setdefault(found[name], []).append(who)
+            shown = "; ".join(f"{value[:60] or 'none'} ({', '.join(those)})" for value, those in whose.items())
             lines.append(f"{task}  {name if ' ' in name else spelled(name)}: {shown}")
+        alike: dict[str, list[str]] = {}
+        for name, group in zip(names, groups, strict=True):
+            if group[0].task == task:
+                place = f"{common_folder([run.folder for run in group])} ({name})"
+                alike.setdefault(repr(group[0].settings), []).append(place)
+        lines += [f"{task}  the folder alone: {'; '.join(places)}" for places in alike.values() if len(places) > 1]
     return lines
 
 
@@ -186,8 +195,7 @@ T_TEST = """paired t-test over the seeds, two-sided, of the first metric (of sev
 the differences for draws from a normal distribution, and sees the noise of the seeds, not that of the test set."""
 
 
-def report(groups: Sequence[Sequence[Finished]]) -> str:
-    names = named(groups)
+def report(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> str:
     parts = [table(run_rows([run for group in groups for run in group])), table(group_rows(groups, names))]
     if lines := setting_lines(groups, names):
         parts.append("settings that differ, and so may explain a difference:\n" + "\n".join(lines))
@@ -222,8 +230,19 @@ def run(argv: Sequence[str] | None) -> None:
         metavar="FILE",
         help="answers of two runs to the same examples, by eval.py --predictions: McNemar's test",
     )
+    add("--names", nargs="+", default=[], metavar="NAME", help="what to call the runs of each RUN, one NAME for each")
+    add("--format", choices=list(FORMATS), help="the table of settings alone: means, deviations, numbers of seeds")
     given = parser.parse_args(argv)
-    print(report(grouped(complete(given.runs))))
+    if given.names and len(given.names) != len(given.runs):
+        parser.error(f"--names: expected one for each RUN, {len(given.runs)}, found {len(given.names)}")
+    if given.format and given.predictions:
+        parser.error("expected --format, for the table of settings alone, or --predictions, found both")
+    groups = grouped(complete(given.runs, given.names))
+    names = named(groups)
+    if given.format:
+        print(FORMATS[given.format](score_rows(groups, names)))
+        return
+    print(report(groups, names))
     if given.predictions:
         print(f"\n{answer_test(given.predictions)}")
 

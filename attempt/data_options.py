@@ -25,12 +25,26 @@ class DataOptions:
         "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
     )
     target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
+    task_field: str | None = flag(
+        "task",
+        "column of the files that names a row's task, where they have the rows of several names in --task",
+        None,
+        metavar="COLUMN",
+    )
     answers: str | None = flag(
         "task",
-        "the files' answers: labels, or any text (default: labels where the training file has at most 20 "
-        "different answers, and fewer than half as many as rows)",
+        "the files' answers: labels, or any text (default: labels where the training file has at most 20 different "
+        "answers, and fewer than half as many as rows, or, if it is small, where dev repeats them)",
         None,
         choices=["labels", "text"],
+    )
+    text_scores: str | None = flag(
+        "task",
+        "how free-text answers of the files are compared: plain, as they are but for case and spaces, which gives "
+        "plain_f1 and plain_em; squad, also without punctuation and articles, as SQuAD's and MRQA's always are, which "
+        "gives f1 and em (default: plain, this program's)",
+        None,
+        choices=["plain", "squad"],
     )
     labels: str = flag(
         "task",

@@ -9,6 +9,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib as mpl
@@ -17,16 +18,19 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator
 
 from attempt.errors import one_line
 from attempt.pictures import AttentionMap, Curves, Numbers, Panel, Picture, Results, Similarity
+from attempt.report import METHODS
 
+# In the order of METHODS (attempt/report.py): a method keeps its colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
 INK, GRID, PAPER = "#1c2024", "#c8cdd3", "#fefefe"
+CONSTANT: dict[str, Any] = {"color": COLOURS[6], "linestyle": (0, (1, 1.5)), "linewidth": 1.6, "zorder": 1.5}
 SCALE = LinearSegmentedColormap.from_list("blues", ["#f3f7fb", "#9ecae1", "#3182bd", "#08305e"])
 NARROW = 4.2  # inches: still legible on a phone
 POINTS = 200  # examples drawn one by one
@@ -56,13 +60,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def rendered(picture: Picture, kind: str) -> bytes:
-    """The picture as a file: kind is png, svg or pdf."""
+def rendered(picture: Picture, kind: str, transparent: bool = False) -> bytes:
+    """The picture as a file, on white unless it is to be a part of a page: kind is png, svg or pdf."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # a stranger's script is drawn as boxes
         buffer = io.BytesIO()
         dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        drawn(picture).savefig(buffer, format=kind, dpi=200, metadata=dates.get(kind), transparent=kind == "svg")
+        drawn(picture).savefig(buffer, format=kind, dpi=200, metadata=dates.get(kind), transparent=transparent)
         return buffer.getvalue()
 
 
@@ -73,6 +77,17 @@ def drawn(picture: Picture) -> Figure:
         if isinstance(picture, Similarity):
             return _similarity(picture)
         return _curves(picture) if isinstance(picture, Curves) else _results(picture)
+
+
+def looks(methods: Sequence[str]) -> list[tuple[int, int]]:
+    """For each curve or row of bars its colour, and what tells it from others of that colour: a number.
+
+    Where there are several methods the colour is the method's; else those of one method have a colour each.
+    """
+    known = [list(METHODS).index(method) if method in METHODS else 0 for method in methods]
+    if len(set(methods)) > 1:
+        return [(colour, known[:i].count(colour)) for i, colour in enumerate(known)]
+    return [((first + i) % 7, i // 7) for i, first in enumerate(known)]
 
 
 def _figure(title: str, width: float, height: float) -> Figure:
@@ -183,7 +198,8 @@ def _curves(picture: Curves) -> Figure:
     runs = {line.seeds for panel in picture.panels for line in panel.lines}
     handles, names = axes[0].get_legend_handles_labels()
     if len(runs) > 1:
-        names = [f"{name} ({line.seeds})" for name, line in zip(names, picture.panels[0].lines, strict=True)]
+        counts = [f" ({line.seeds})" for line in picture.panels[0].lines]
+        names = [f"{name}{count}" for name, count in zip_longest(names, counts, fillvalue="")]  # a constant has none
     count = f"{max(runs)} runs" if len(runs) == 1 else "(n) runs"
     title = f"band: mean ± deviation over {count}" if max(runs) > 1 else None
     _legend(fig, handles, names, title)
@@ -197,17 +213,22 @@ def _legend(fig: Figure, handles: Sequence[Any], names: Sequence[str], title: st
 
 
 def _panel(ax: Axes, panel: Panel) -> None:
-    for i, line in enumerate(panel.lines):
-        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % 7], "linestyle": DASHES[(i + i // 7) % 4]}
+    for (colour, n), line in zip(looks([line.method for line in panel.lines]), panel.lines, strict=True):
+        # two of one colour have another marker, or, seven curves further, another dash
+        marker, dash = MARKERS[(colour + n) % 7], DASHES[(colour + n % 7 + n // 7) % 4]
+        style = {"color": COLOURS[colour], "marker": marker, "linestyle": dash}
         name = textwrap.fill(one_line(line.label, 200), 60)  # whole: its end may be what tells it from others
         ax.plot(line.steps, line.mean, label=name, linewidth=1.4, **style)  # type: ignore[arg-type]
         if np.isfinite(line.deviation).any():
             low, high = line.mean - line.deviation, line.mean + line.deviation
-            ax.fill_between(line.steps, low, high, color=COLOURS[i % 7], alpha=0.18, linewidth=0)
+            ax.fill_between(line.steps, low, high, color=COLOURS[colour], alpha=0.18, linewidth=0)
+    for i, value in enumerate(panel.constant):
+        ax.axhline(value, label="constant answer" if i == 0 else None, **CONSTANT)
     ax.set_ylabel(panel.unit)
     if panel.from_zero:
         ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    steps = sorted({step for line in panel.lines for step in line.steps})
+    ax.xaxis.set_major_locator(FixedLocator(steps, nbins=6))  # at evaluations, at most seven of them
     ax.grid()
 
 
@@ -220,15 +241,15 @@ def _results(picture: Results) -> Figure:
     whisker = {"ecolor": INK, "capsize": 3, "linewidth": 1, "path_effects": halo}
     fig = _figure(picture.title, max(NARROW, 0.8 + T * (0.24 * most + 0.3)), 2.9 + 0.17 * G)
     ax = fig.subplots()
-    for i, group in enumerate(picture.groups):
+    for (colour, n), group in zip(looks(picture.methods), picture.groups, strict=True):
         having = [t for t, groups in enumerate(present) if group in groups]
         values = [picture.values[group, picture.tasks[t]] for t in having]
         places = np.array([t + (present[t].index(group) - (len(present[t]) - 1) / 2) * 0.8 / most for t in having])
         heights = [float(np.mean(v)) for v in values]
         errors = [float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for v in values]
         look: dict[str, Any] = {
-            "color": COLOURS[i % 7],
-            "hatch": HATCHES[(i + i // 7) % 7],
+            "color": COLOURS[colour],
+            "hatch": HATCHES[(colour + n) % 7],
             "edgecolor": "#ffffff",
             "linewidth": 0,
         }
@@ -236,6 +257,10 @@ def _results(picture: Results) -> Figure:
         for place, several in zip(places, values, strict=True):
             if len(several) > 1:
                 ax.plot([place] * len(several), several, "o", markersize=3.5, color=PAPER, markeredgecolor=INK)
+    levels = [(t, value) for t, task in enumerate(picture.tasks) for value in picture.constants.get(task, [])]
+    if levels:
+        where, high = np.array(levels).T
+        ax.hlines(high, where - 0.45, where + 0.45, label="constant answer", **CONSTANT)
     notes = [note.replace(", ", "\nn = ").removesuffix(" examples") for note in picture.notes]
     ax.set_xticks(range(T), [f"{short(task, 16)}\n{note}" for task, note in zip(picture.tasks, notes, strict=True)])
     lowest = min((value for values in picture.values.values() for value in values), default=0.0)

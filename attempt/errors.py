@@ -46,6 +46,16 @@ def meant_path(path: Path) -> str:
     return f" (did you mean {wrong.parent / near / path.relative_to(wrong)}?)" if near else ""
 
 
+_told: set[str] = set()
+
+
+def note(text: str) -> None:
+    """Tell something on a line of stderr, once in a program: several of its runs may come upon it."""
+    if text not in _told:
+        _told.add(text)
+        print(text, file=sys.stderr)
+
+
 class AttemptError(Exception):
     """A mistake that the user can mend: bad flags, bad files, no network.
 

@@ -22,6 +22,7 @@ def new_parser() -> Parser:
     add("--train-file", metavar="FILE", help="the user's training file, if it has moved since (default: the run's)")
     add("--dev-file", metavar="FILE", help="the same for dev, or other examples (default: the run's)")
     add("--test-file", metavar="FILE", help="the same for test, or other examples (default: the run's)")
+    add("--text-scores", choices=["plain", "squad"], help="compare free text of these files so (default: the run's)")
     add("--model", metavar="NAME", help="the T5, if it has moved since (default: the run's)")
     add("--answer-by", choices=["generate", "labels"], help="write the answer, or choose a label (default: the run's)")
     add("--eval-batch-size", type=positive, metavar="N", help="examples answered at once (default: the run's)")

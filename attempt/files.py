@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, note
 
 if sys.platform != "win32":
     import fcntl
@@ -96,7 +96,7 @@ def _take(folder: Path, handle: int) -> None:
             "end it, or give another --out"
         ) from None
     except OSError as e:  # some network file systems have no locks
-        print(f"note: {folder / LOCK} cannot be locked ({e.strerror}): start one program at a time", file=sys.stderr)
+        note(f"note: {folder / LOCK} cannot be locked ({e.strerror}): start one program at a time")
 
 
 def lock_file(path: Path, take: Callable[[int], None]) -> int:

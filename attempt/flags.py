@@ -8,6 +8,7 @@ from dataclasses import MISSING, field
 from typing import Any, NoReturn
 
 from attempt.errors import meant, nearest, one_line
+from attempt.source import ShowVersion
 
 
 def positive(text: str) -> int:
@@ -73,6 +74,10 @@ class Parser(argparse.ArgumentParser):
     """What flags of other programs are called here."""
     hands_on = False
     """Unknown flags are another program's."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.add_argument("--version", action=ShowVersion, help="print which state of the program this is, and stop")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Before anything is missed, a word that is no flag is told: it may be the missing one."""

@@ -73,7 +73,7 @@ class CudaRecorder:
         self.device, self.pool = device, torch.cuda.graph_pool_handle()
 
     def record(self, function: Callable[[], Outputs], warm_ups: int) -> tuple[Callable[[], None], Outputs]:
-        side = torch.cuda.Stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(warm_ups):

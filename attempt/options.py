@@ -5,6 +5,7 @@ Those of its tasks and their examples stand in data_options.py.
 
 import argparse
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -322,3 +323,7 @@ class Options(DataOptions):
     def epoch_examples(self, sizes: Sequence[int]) -> int:
         """Examples in an epoch, from the tasks' numbers of training examples: at most --mixing-cap of each."""
         return sum(min(size, self.mixing_cap or size) for size in sizes)
+
+    def epoch_steps(self, sizes: Sequence[int]) -> int:
+        """Steps in an epoch, whose last batch may be smaller than the others."""
+        return math.ceil(self.epoch_examples(sizes) / self.batch_size)

@@ -56,6 +56,9 @@ tbody tr:nth-child(odd) { background: var(--stripe); }
 @media (min-width: 52rem) { .pictures > .wide { grid-column: span 2; } }
 .pictures > figure { margin: 0; min-width: 0; }
 svg { display: block; height: auto; color: var(--ink); }
+svg.small { display: inline-block; width: 120px; height: 28px; }
+svg.small path { fill: none; stroke: var(--c0); stroke-width: 1.5; } svg.small circle { fill: var(--c0); }
+svg.small path.level { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 1 2; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 pre { overflow-x: auto; font-size: 0.8rem; line-height: 1.35; }
 summary { cursor: pointer; color: var(--soft); font-size: 0.875rem; }
@@ -80,6 +83,27 @@ def heading(title: str, note: str = "", level: int = 1) -> str:
     return f"<h{level}>{escaped(title)}</h{level}>{f'<p>{escaped(note)}</p>' if note else ''}"
 
 
+class Markup(str):
+    """A cell that is no text: made here, with no stranger's text in it."""
+
+
+def cell_of(text: str) -> str:
+    return text if isinstance(text, Markup) else escaped(text)
+
+
+def small_curve(steps: Sequence[int], values: Sequence[float], low: float, high: float, levels: Sequence[float]) -> str:
+    """A curve over training steps as a small picture for a cell, its last point a dot; levels: lines across it."""
+    width, height, last = 120, 28, max([*steps, 1])
+    scale = (height - 6) / (high - low or 1.0)
+    points = [(3 + s * (width - 6) / last, height - 3 - (v - low) * scale) for s, v in zip(steps, values, strict=True)]
+    lines = [f'<path d="M0 {height - 3 - (v - low) * scale:.1f}h{width}" class="level"/>' for v in levels]
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    dot = f'<circle cx="{points[-1][0]:.1f}" cy="{points[-1][1]:.1f}" r="2"/>' if points else ""
+    said = f"{values[0]:.2f} to {values[-1]:.2f}" if points else "no evaluation"
+    drawn = f'{"".join(lines)}<path d="M{path}"/>{dot}' if points else ""
+    return Markup(f'<svg class="small" viewBox="0 0 {width} {height}" role="img" aria-label="{said}">{drawn}</svg>')
+
+
 def table(title: str, rows: Sequence[Sequence[str]], note: str = "", words: bool = False, strong: bool = False) -> str:
     """A heading and a table that scrolls in a box of its own; "" without rows under the first, the columns' names.
 
@@ -92,7 +116,7 @@ def table(title: str, rows: Sequence[Sequence[str]], note: str = "", words: bool
     cells = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in head)
     lines = []
     for i, (first, *others) in enumerate(body):
-        texts = [f"<b>{escaped(c)}</b>" if (i, j) in bold else escaped(c) for j, c in enumerate(others)]
+        texts = [f"<b>{escaped(c)}</b>" if (i, j) in bold else cell_of(c) for j, c in enumerate(others)]
         lines.append(f'<tr><th scope="row">{escaped(first)}</th>{"".join(f"<td>{text}</td>" for text in texts)}</tr>')
     return (
         f"{heading(title, note, 2)}"

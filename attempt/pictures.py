@@ -97,14 +97,16 @@ class Line:
     mean: Numbers
     deviation: Numbers
     seeds: int
+    method: str = ""
+    """Whose the quantity is, as --method has it; "" where that is the same for all lines."""
 
 
-def line(label: str, runs: Sequence[dict[int, float]]) -> Line:
+def line(label: str, runs: Sequence[dict[int, float]], method: str = "") -> Line:
     """Of runs (step -> value), at the steps that all of them have: else the band would be of different runs."""
     steps = sorted(set.intersection(*map(set, runs))) if runs else []
     found = [spread([run[step] for run in runs]) for step in steps]
     deviations = [math.nan if one["deviation"] is None else one["deviation"] for one in found]
-    return Line(label, steps, np.array([one["mean"] for one in found]), np.array(deviations), len(runs))
+    return Line(label, steps, np.array([one["mean"] for one in found]), np.array(deviations), len(runs), method)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Panel:
     lines: list[Line]
     from_zero: bool = True
     """Whether the axis begins at 0."""
+    constant: list[float] = field(default_factory=list)
+    """What a constant answer has: usually one value, more where the runs' training sets differ."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class Curves:
             steps = sorted({step for one in panel.lines for step in one.steps})
             rows = [["step", *(one.label for one in panel.lines)]]
             rows += [[f"{step:,}", *(self._cell(one, step) for one in panel.lines)] for step in steps]
-            blocks.append(f"{panel.unit}\n{table(rows)}")
+            constant = f"\nconstant answer: {several(panel.constant)}" if panel.constant else ""
+            blocks.append(f"{panel.unit}\n{table(rows)}{constant}")
         return "\n\n".join(blocks)
 
     @staticmethod
@@ -150,13 +155,16 @@ def learning_curves(groups: Sequence[Group]) -> list[Curves]:
             with_task = [[e for e in record.evaluations if task in e.scores] for record in one.runs]
             runs = [evaluations for evaluations in with_task if evaluations]
             if runs:
-                scores.append(line(one.label, [{e.step: e.scores[task][1] for e in run} for run in runs]))
-                losses.append(line(one.label, [{e.step: e.loss for e in run if math.isfinite(e.loss)} for run in runs]))
+                values = [{e.step: e.scores[task][1] for e in run} for run in runs]
+                scores.append(line(one.label, values, one.plan.method))
+                values = [{e.step: e.loss for e in run if math.isfinite(e.loss)} for run in runs]
+                losses.append(line(one.label, values, one.plan.method))
                 sizes |= {e.examples[task] for run in runs for e in run}
                 metrics |= {e.scores[task][0] for run in runs for e in run}
         if any(one.steps for one in scores):
             title = f"{task}: learning curves, dev ({either(sizes)} examples)"
-            score = Panel(f"{' or '.join(sorted(metrics))} (%)", scores, from_zero=False)
+            unit = f"{' or '.join(sorted(metrics))} (%)"
+            score = Panel(unit, scores, from_zero=False, constant=constants(groups, task, "dev"))
             found.append(Curves(title, [score, Panel("loss (nats/token)", losses)]))
     return found
 
@@ -178,6 +186,16 @@ def mixture_curves(groups: Sequence[Group]) -> list[Curves]:
     return found
 
 
+def constants(groups: Sequence[Group], task: str, split: str) -> list[float]:
+    """The first metric of a constant answer: of runs on other examples there may be several."""
+    found = [record.constant(split) for one in groups for record in one.runs]
+    return sorted({one[task] for one in found if task in one})
+
+
+def several(values: Sequence[float]) -> str:
+    return " or ".join(f"{value:.2f}" for value in values)
+
+
 def tasks_of(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(task for one in groups for task in one.tasks))
 
@@ -191,13 +209,20 @@ class Results:
     notes: list[str]
     """For each task its metric and the number of examples."""
     groups: list[str]
+    methods: list[str]
+    """Each group's, as --method has it."""
     values: dict[tuple[str, str], list[float]]
     """(group, task) -> a value a seed, in percent."""
+    constants: dict[str, list[float]] = field(default_factory=dict)
+    """What a constant answer has on each task."""
 
     def rows(self) -> list[list[str]]:
         """A row a group and a column a task: mean ± sample deviation, in percent (number of runs)."""
         heads = [f"{task}: {note}" for task, note in zip(self.tasks, self.notes, strict=True)]
-        return [["method", *heads], *([one, *(self._cell(one, task) for task in self.tasks)] for one in self.groups)]
+        found = [["method", *heads], *([one, *(self._cell(one, task) for task in self.tasks)] for one in self.groups)]
+        if any(self.constants.values()):
+            found.append(["constant answer", *(several(self.constants.get(task, [])) or "-" for task in self.tasks)])
+        return found
 
     def _cell(self, one: str, task: str) -> str:
         values = self.values.get((one, task))
@@ -224,7 +249,10 @@ def results(groups: Sequence[Group], split: str) -> list[Results]:
     tasks, labels = list(metrics), list(dict.fromkeys(label for label, _ in values))
     notes = [f"{' or '.join(sorted(metrics[task]))}, {either(sizes[task])} examples" for task in tasks]
     title = f"Results on {split}: the first metric, mean ± deviation over the runs"
-    return [Results(title, tasks, notes, labels, values)] if values else []
+    methods = {one.label: one.plan.method for one in groups}
+    constant = {task: constants(groups, task, split) for task in tasks}
+    found = Results(title, tasks, notes, labels, [methods[label] for label in labels], values, constant)
+    return [found] if values else []
 
 
 @dataclass(frozen=True)

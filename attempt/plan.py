@@ -15,6 +15,11 @@ from attempt import baselines
 from attempt.errors import AttemptError, briefly, meant_path
 from attempt.files import sha256_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
+from attempt.source import code_sum
+
+# What a file of a run of before may lack: such a run had the default, or it changes nothing.
+NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
+NEWER |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None}
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,20 @@ class Plan(Options):
     clip: float = 0.0
     eval_every: int = 0
     out: str = ""
+    text_scores: str = ""
     asked: list[str] = field(default_factory=list)
     """Which of the options that may be left open the user gave."""
     sums: list[str] = field(default_factory=list)
     """The user's own files: "train_file SHA-256" and so on."""
+    code: list[str] = field(default_factory=list)
+    """The sums over the program's sources that its steps were computed with (attempt/source.py)."""
 
     @classmethod
-    def complete(cls, options: Options, examples: int, source_length: int | None) -> "Plan":
-        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources."""
+    def complete(cls, options: Options, examples: int, source_length: int | None, answers: str | None = None) -> "Plan":
+        """Fill in what depends on other options, on the number of an epoch's examples, or on the sources.
+
+        answers: what those of the user's files were found to be, labels or text.
+        """
         method, adamw, baseline = options.method, options.optimizer == "adamw", options.method in baselines.METHODS
         epoch = math.ceil(examples / options.batch_size)  # in steps
         passes = 20 if examples <= 10_000 else 5 if method == "prompt" else 10
@@ -59,9 +70,19 @@ class Plan(Options):
             "clip": 1.0 if adamw else 0.0,
             "eval_every": min(epoch, steps),
             "out": str(options.folder()),
+            "answers": answers,
+            "text_scores": "plain",
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        return cls(**{**derived, **given, "steps": steps, "asked": left_open(given), "sums": sums_of(options)})
+        made = {"asked": left_open(given), "sums": sums_of(options), "code": [code_sum()]}
+        return cls(**{**derived, **given, "steps": steps, **made})
+
+    def going_on(self) -> "Plan":
+        """The plan of the steps to come, by the code that runs now. One that is another than before is told."""
+        if self.code[-1:] == [code_sum()]:
+            return self
+        print("note       the code has changed since the run was started; from here on it is the new one", flush=True)
+        return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -84,10 +105,10 @@ class Plan(Options):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
-            newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            newer |= {"skip_bad_steps": False, "sums": []}
-            # a run of before may lack what changes nothing
-            found = {**newer, **found} if isinstance(found, dict) else {}
+            found = {**NEWER, **found} if isinstance(found, dict) else {}
+            # when free text of a user's files was always compared as SQuAD's, there was no choice
+            squad = found.get("train_file") and found.get("answers") != "labels"
+            found.setdefault("text_scores", "squad" if squad else "plain")
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():

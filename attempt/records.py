@@ -14,11 +14,13 @@ from attempt.command import USES
 from attempt.errors import AttemptError, briefly, one_line
 from attempt.options import MACHINE_FLAGS, Options, spoken
 from attempt.plan import Plan
+from attempt.report import METHODS
 from attempt.run import Run
 from attempt.series import SEARCH, read_scores
 
 # What may differ between runs of the same settings, or follows from something else that differs.
-OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt", "eval_batch_size"}
+OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt", "eval_batch_size", "code"}
+CODE = "the code"  # among a run's settings: the sums over the sources that it was computed with
 FOUND = "found for each seed"  # what SPoT's search has each run start from
 MARKS = ("config.json", "result.json", SEARCH)  # what makes a folder a run, or SPoT's search for one
 
@@ -71,6 +73,11 @@ class Record:
         """For each task the name of its first metric and its value in percent, of the best checkpoint."""
         found = [score for score in (self.result or {"scores": []})["scores"] if score["split"] == split]
         return {score["task"]: next(iter(score["metrics"].items())) for score in found if score["metrics"]}
+
+    def constant(self, split: str) -> dict[str, float]:
+        """For each task the first metric, in percent, of the training set's most common answer, given to all."""
+        found = [one for one in (self.result or {}).get("constant", ()) if one["split"] == split and one["metrics"]]
+        return {one["task"]: float(next(iter(one["metrics"].values()))) for one in found}
 
     def examples(self, split: str) -> dict[str, int]:
         found = [score for score in (self.result or {"scores": []})["scores"] if score["split"] == split]
@@ -150,7 +157,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one command that differ in their seeds alone; often a single run."""
+    """Runs that differ in their seeds alone, see `pooled`; often a single one."""
 
     label: str
     runs: list[Record]
@@ -176,6 +183,7 @@ def settings(runs: Sequence[Told]) -> list[dict[str, Any]]:
     that another seed of the series names too is nobody's own.
     """
     found = [_settings(plan, result) for _, plan, result in runs]
+    found = [one | scored for one, scored in zip(found, _scored_on(runs, found), strict=True)]
     series = [_of_any_seed(str(folder.resolve()), plan.seed) for folder, plan, _ in runs]
     seeds: dict[str, set[int]] = {}
     users: dict[str, set[tuple[str, int]]] = {}  # of each text among the settings: series and seed
@@ -209,7 +217,53 @@ def _settings(plan: Plan, result: Mapping[str, Any] | None) -> dict[str, Any]:
         if plan.method not in USES.get(option.metadata["group"], {plan.method}):
             left_out |= {option.name}
     found = {name: value for name, value in plan.stored().items() if name not in left_out}
+    found[CODE] = ", then ".join(plan.code) or "unknown"
     return found | ({"init": FOUND} if "start" in (result or {}) else {})
+
+
+def _scored_on(runs: Sequence[Told], found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """On how many examples each run was scored, by which decoding; an incomplete one as its like."""
+    own = [_scored(result) if result else None for _, _, result in runs]
+    places = [(repr(one), folder.parent) for one, (folder, _, _) in zip(found, runs, strict=True)]
+    beside = {place: scored for place, scored in zip(places, own, strict=True) if scored is not None}
+    anywhere = {told: scored for (told, _), scored in beside.items()}
+    return [
+        beside.get(place, anywhere.get(place[0], {})) if scored is None else scored
+        for place, scored in zip(places, own, strict=True)
+    ]
+
+
+def _scored(result: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for split in ("dev", "test"):
+        scores = [score for score in result["scores"] if score["split"] == split]
+        counts = " + ".join(str(score.get("examples", "?")) for score in scores)
+        decoding = "/".join(sorted({str(score.get("decoding", "generate")) for score in scores}))
+        found[f"scored {split}"] = f"{counts} examples by {decoding}"
+    return found
+
+
+def pooled(runs: Sequence[Told], told: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Which runs are the seeds of one another, by their numbers: those that are `told` the same, each seed once.
+
+    Where a seed comes twice, as in two folders of the same command, the runs of each folder are by themselves; of runs
+    beside each other those whose names differ in the seed alone are together, such as a-1 and a-2.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, one in enumerate(told):
+        groups.setdefault(repr(one), []).append(i)
+    found: list[list[int]] = []
+    for same in groups.values():
+        if len({runs[i][1].seed for i in same}) == len(same):
+            found.append(same)
+            continue
+        places: dict[Path, list[int]] = {}
+        for i in same:
+            folder, seed = runs[i][0].resolve(), runs[i][1].seed
+            name = re.sub(rf"(?<!\d){seed}(?!\d)", "N", folder.name)
+            places.setdefault(folder.parent / name, []).append(i)
+        found += places.values()
+    return found
 
 
 def differing(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -219,20 +273,26 @@ def differing(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({repr(one[name]) for one in found if name in one}) > 1]
 
 
+def differing_on_a_task(groups: Sequence[Group]) -> list[str]:
+    """The settings that are not the same in all runs of some task."""
+    by_task: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for one in groups:
+        by_task.setdefault(tuple(one.plan.task), []).append(one.settings)
+    own = {name for same in by_task.values() for name in differing(same)}
+    return [name for name in differing([one.settings for one in groups]) if name in own]
+
+
 def group(records: Sequence[Record]) -> list[Group]:
-    """Put the runs seed-1, seed-2 … of a folder together where their settings are the same, and name all groups."""
-    together: dict[tuple[Path, str], Group] = {}
-    told = settings([(record.folder, record.plan, record.result) for record in records])
-    for record, found in zip(records, told, strict=True):
-        folder = record.folder.resolve()
-        place = folder.parent if re.fullmatch(r"seed-\d+", folder.name) else folder
-        together.setdefault((place, repr(found)), Group("", [], found)).runs.append(record)
-    series = list(together.values())
+    """Put the seeds of one another together, and name all groups."""
+    runs: list[Told] = [(record.folder, record.plan, record.result) for record in records]
+    told = settings(runs)
+    together = pooled(runs, told)
+    series = [Group("", [records[i] for i in same], told[same[0]]) for same in together]
     labels = [_label(one, series) for one in series]
     named: dict[tuple[str, str], list[int]] = {}
     for i, one in enumerate(series):
         named.setdefault((labels[i], repr(one.tasks)), []).append(i)
-    places = [place for place, _ in together]
+    places = [common_folder([record.folder for record in one.runs]) for one in series]
     for (label, _), same in named.items():
         if len(same) > 1:  # the same settings twice: their folders are the difference
             above = Path(os.path.commonpath([places[i] for i in same]))
@@ -241,22 +301,26 @@ def group(records: Sequence[Record]) -> list[Group]:
     return [dataclasses.replace(one, label=label) for label, one in zip(labels, series, strict=True)]
 
 
+def common_folder(folders: Sequence[Path]) -> Path:
+    """The folder that all of these are in; of a single one itself, unless it is called for its seed."""
+    only = folders[0].resolve()
+    if len(folders) == 1:
+        return only.parent if re.fullmatch(r"seed-\d+", only.name) else only
+    return Path(os.path.commonpath([folder.resolve() for folder in folders]))
+
+
 def _label(one: Group, groups: Sequence[Group]) -> str:
     """The method, and what distinguishes runs of it on the same tasks; the same words for runs on other tasks."""
-    plan, words = one.plan, [one.plan.method]
+    plan, words = one.plan, [METHODS[one.plan.method]]
     if len({other.plan.model for other in groups}) > 1:
         words.append(plan.model_name)
     if len(plan.task) > 1:
         words.append(f"{len(plan.task)} tasks at once")
     rivals = [other for other in groups if other.plan.method == plan.method and len(other.plan.task) == len(plan.task)]
-    by_task: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for other in rivals:
-        by_task.setdefault(tuple(other.plan.task), []).append(other.settings)
-    found = {name for same in by_task.values() for name in differing(same)}
     follows = {option.name for option in dataclasses.fields(Options) if option.default is None}
     asked = {name for other in rivals for name in other.plan.asked}
-    for name in differing([other.settings for other in rivals]):
-        if name == "model" or name not in found or (name in follows and name not in asked):
+    for name in differing_on_a_task(rivals):
+        if name == "model" or (name in follows and name not in asked):
             continue
         value, said = one.settings[name], name.replace("_", " ")
         if isinstance(value, bool):

@@ -1,8 +1,19 @@
 """Tables, bars, figures and scores for a terminal."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+METHODS = {  # as the papers call them
+    "prompt": "prompt tuning",
+    "spot": "SPoT",
+    "attempt": "ATTEMPT",
+    "finetune": "fine-tuning",
+    "adapter": "adapter",
+    "bitfit": "BitFit",
+}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -13,6 +24,44 @@ def table(rows: list[list[str]]) -> str:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
         lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return "\n".join(lines)
+
+
+def csv_table(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    head, *body = [[cell.replace("|", r"\|") for cell in row] for row in with_deviations(rows)]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
+
+
+LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+                      | {"^": r"\textasciicircum{}", "±": r"$\pm$"})  # fmt: skip
+
+
+def latex_table(rows: list[list[str]]) -> str:
+    """A tabular that needs no package."""
+    head, *body = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in with_deviations(rows)]
+    columns = "l" + "r" * (len(with_deviations(rows)[0]) - 1)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]
+    )
+
+
+def with_deviations(rows: list[list[str]]) -> list[list[str]]:
+    """Each column "x deviation" becomes part of the column before it: "80.00 ± 1.20"."""
+    own = [i for i, name in enumerate(rows[0]) if not name.endswith(" deviation")]
+    joined = [
+        [f"{row[i]} ± {row[i + 1]}" if i + 1 < len(row) and i + 1 not in own and row[i + 1] else row[i] for i in own]
+        for row in rows[1:]
+    ]
+    return [[rows[0][i] for i in own], *joined]
+
+
+FORMATS = {"csv": csv_table, "latex": latex_table, "markdown": markdown_table}
 
 
 def bars(shares: dict[str, float], width: int = 40) -> str:

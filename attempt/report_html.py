@@ -17,14 +17,23 @@ from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
 from attempt.options import spelled, spoken
-from attempt.page import heading, inline, page, picture, table
-from attempt.pictures import Picture, attention_maps, learning_curves, mixture_curves, results, similarity_matrix
+from attempt.page import heading, inline, page, picture, small_curve, table
+from attempt.pictures import (
+    Picture,
+    attention_maps,
+    learning_curves,
+    mixture_curves,
+    results,
+    several,
+    similarity_matrix,
+)
 from attempt.plots import INSTALL, can_draw
-from attempt.records import Group, Record, Summary, differing, group, read_all, read_summaries
-from attempt.report import figure
+from attempt.records import Group, Record, Summary, differing, differing_on_a_task, group, read_all, read_summaries
+from attempt.report import METHODS, figure
 from attempt.spot import matrix
 
 MOST_PROMPTS = 40  # in a matrix of similarities
+MOST = 12  # settings that are drawn in one picture; of more each has a small one, in a table
 
 Rows = list[list[str]]
 
@@ -33,16 +42,17 @@ def report(folder: Path) -> str:
     """The page. Raises AttemptError where the folder has no runs at all."""
     records, damaged = read_all([folder])
     summaries, groups = read_summaries(folder, damaged), group(records)
-    found = pictures(groups, damaged)
     done = sum(record.result is not None for record in records)
     title = f"The runs in {folder.resolve().name}/"
     sizes = f"{len(records)} runs, {done} of them complete" + (f"; not readable: {len(damaged)}" if damaged else "")
     note = "Scores in percent, ± the sample deviation over the runs (their number). Bold is a column's highest mean."
+    found = pictures(groups, damaged)
     parts = [
         heading(title, f"{sizes}. {note}"),
         *(table(one.title, one.rows(), strong=True) for split in ("test", "dev") for one in results(groups, split)),
         *([heading("Pictures", "" if can_draw() else f"As text: {INSTALL} draws them.", 2)] if found else []),
         f'<div class="pictures">{"".join(drawing(one, f"p{i}") for i, one in enumerate(found))}</div>',
+        *(small_pictures(groups) if len(groups) > MOST else []),
         table("All runs", run_rows(records, folder)),
         table("Settings that differ", setting_rows(groups), words=True),
         table("Series, as their summary.json has them", series_rows(summaries, folder)),
@@ -56,8 +66,27 @@ def report(folder: Path) -> str:
 
 
 def pictures(groups: Sequence[Group], damaged: dict[Path, str]) -> list[Picture]:
+    if len(groups) > MOST:
+        return [*attention_maps(groups), *similarities(groups, damaged)]
     found: list[Picture] = [*results(groups, "test"), *attention_maps(groups)]
     return [*found, *learning_curves(groups), *mixture_curves(groups), *similarities(groups, damaged)]
+
+
+def small_pictures(groups: Sequence[Group]) -> list[str]:
+    """For each task a table of its settings, each with its curve; all curves of a task have one scale."""
+    found = []
+    for one in learning_curves(groups):
+        panel = one.panels[0]
+        reached = [float(value) for curve in panel.lines for value in curve.mean]
+        low, high = min([*reached, *panel.constant]), max([*reached, *panel.constant])
+        rows = [["settings", "runs", "best", "over the steps", "to step"]]
+        for curve in panel.lines:
+            drawn = small_curve(curve.steps, curve.mean.tolist(), low, high, panel.constant)
+            best, last = (f"{curve.mean.max():.2f}", f"{curve.steps[-1]:,}") if curve.steps else ("-", "-")
+            rows.append([curve.label, str(curve.seeds), best, drawn, last])
+        constant = f"; dotted: a constant answer, {several(panel.constant)}" if panel.constant else ""
+        found.append(table(one.title, rows, f"{panel.unit}, from {low:.2f} to {high:.2f}{constant}."))
+    return found
 
 
 def drawing(one: Picture, mark: str) -> str:
@@ -67,7 +96,9 @@ def drawing(one: Picture, mark: str) -> str:
 
     colours = {colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)}
     colours |= {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-    return picture(one.title, one.text(), inline(rendered(one, "svg").decode("utf-8"), one.title, mark, colours))
+    return picture(
+        one.title, one.text(), inline(rendered(one, "svg", transparent=True).decode("utf-8"), one.title, mark, colours)
+    )
 
 
 def similarities(groups: Sequence[Group], damaged: dict[Path, str]) -> list[Picture]:
@@ -115,7 +146,7 @@ def run_rows(records: Sequence[Record], folder: Path) -> Rows:
 
 def _run_cells(record: Record) -> list[str]:
     plan, result = record.plan, record.result
-    told = [" ".join(plan.task), plan.method, plan.model_name, str(plan.seed)]
+    told = [" ".join(plan.task), METHODS[plan.method], plan.model_name, str(plan.seed)]
     if result is None:
         last = record.evaluations[-1].step if record.evaluations else 0
         return [*told, "-", f"{last:,} of {plan.steps:,}", *["-"] * 5]
@@ -131,9 +162,11 @@ def counted(value: Any) -> str:
 
 def setting_rows(groups: Sequence[Group]) -> Rows:
     """The options that are not the same everywhere, a row a group of runs."""
-    names = [name for name in differing([one.settings for one in groups]) if name not in ("task", "method")]
+    scored = set(differing_on_a_task(groups))  # on how many examples: of other tasks it is another number anyway
+    names = differing([one.settings for one in groups])
+    names = [n for n in names if n not in ("task", "method") and (n in scored or not n.startswith("scored "))]
     rows = [[one.label, " ".join(one.tasks), *(said(one.settings.get(name)) for name in names)] for one in groups]
-    return [["runs", "tasks", *map(spelled, names)], *(rows if names else [])]
+    return [["runs", "tasks", *(name if " " in name else spelled(name) for name in names)], *(rows if names else [])]
 
 
 def said(value: object) -> str:

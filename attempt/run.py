@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from attempt import distributed
-from attempt.checkpoint import BEST
+from attempt.checkpoint import BEST, LAST
 from attempt.errors import AttemptError
 from attempt.files import LOCK, held, sync_folder, write_whole
 from attempt.options import Options
@@ -36,7 +36,7 @@ class Run:
         self.config = folder / "config.json"
         self.metrics = folder / "metrics.jsonl"
         self.best = folder / BEST
-        self.last = folder / "last.safetensors"
+        self.last = folder / LAST
         self.state = folder / "state.pt"
         self.state_before = folder / "state-before.pt"
         self.result = folder / "result.json"

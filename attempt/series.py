@@ -8,23 +8,24 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from attempt import distributed
-from attempt.build import find_sources
+from attempt.build import find_sources, sources_changed
 from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_prompt
 from attempt.command import Command, refuse
 from attempt.errors import AttemptError, briefly
 from attempt.files import write_whole
 from attempt.options import MACHINE_FLAGS, Options, difference
-from attempt.plan import Plan
+from attempt.plan import NEWER, Plan
 from attempt.prompt import SoftPrompt
 from attempt.report import table
 from attempt.run import Run
+from attempt.source import code_sum
 from attempt.spot import compare, file_names, rank, save, weighted_average
 from model.config import width_of
 
@@ -44,7 +45,7 @@ def train_series(command: Command, train_run: TrainRun, check_names: CheckNames)
     if command.separately:
         folder = {name: None if options.out is None else str(Path(options.out) / name) for name in options.task}
         parts = [dataclasses.replace(options, task=[name], out=folder[name]) for name in options.task]
-    failed = []
+    failed: dict[str, list[Options]] = {}  # message -> the tasks that ended with it
     for part in parts:
         try:
             if command.dry_run:
@@ -60,14 +61,16 @@ def train_series(command: Command, train_run: TrainRun, check_names: CheckNames)
         except AttemptError as e:
             if not command.separately or distributed.size() > 1:  # another process may be in the midst of that run
                 raise
-            failed.append(part)
-            print(f"train.py: error: {'+'.join(part.task)}: {e}", file=sys.stderr)
+            said = "the same" if str(e) in failed else e  # a missing file, say, which all of them need
+            failed.setdefault(str(e), []).append(part)
+            print(f"train.py: error: {'+'.join(part.task)}: {said}", file=sys.stderr)
+    ended = [part for same in failed.values() for part in same]
     if command.separately and not command.dry_run:
-        done = [part.folder() for part in parts if part not in failed]
+        done = [part.folder() for part in parts if part not in ended]
         print(table(compare_tasks(done, bool(command.seeds))) if done else "no run was completed")
-    if failed:
-        names = ", ".join("+".join(part.task) for part in failed)
-        raise AttemptError(f"expected {len(parts)} tasks to be trained, found {len(failed)} that failed: {names}")
+    if ended:
+        names = ", ".join("+".join(part.task) for part in ended)
+        raise AttemptError(f"expected {len(parts)} tasks to be trained, found {len(ended)} that failed: {names}")
 
 
 def show_part(options: Options, seeds: tuple[int, ...], train_run: TrainRun) -> None:
@@ -103,57 +106,68 @@ def train_or_keep(options: Options, train_run: TrainRun) -> None:
         return
     plan = Plan.read(run.config)
     refuse(run.folder, plan.differences(options))
-    if not kept(run):
+    if not kept(run, options):
         machine = {name: getattr(options, name) for name in MACHINE_FLAGS if name != "out"}
         train_run(dataclasses.replace(plan, out=str(run.folder), **machine))
 
 
-def kept(run: Run) -> bool:
-    """Whether a run is complete, and need not be trained."""
+def kept(run: Run, options: Options) -> bool:
+    """Whether a run is complete, and need not be trained. That its code or its sources are not today's is told."""
     if not distributed.decided(run.result.exists):
         return False
-    read_result(run)
-    print(f"kept       {run.folder}: it is complete", flush=True)
+    result = read_result(run)
+    changed = ["the code"] * (code_of([result]) != [code_sum()])
+    changed += ["its source prompts"] * sources_changed(options, run.folder)
+    told = f", but {' and '.join(changed)} changed since; delete {run.folder}, or give another --out, to train it again"
+    print(f"kept       {run.folder}: it is complete{told * bool(changed)}", flush=True)
     return True
+
+
+def code_of(results: Iterable[dict[str, Any]]) -> list[str]:
+    """The sums over the sources that runs were computed with; of a run of before there was one "unknown"."""
+    found = [result.get("code") for result in results]
+    sums = [code.get("sums") if isinstance(code, dict) else None for code in found]
+    return list(dict.fromkeys(str(one) for several in sums for one in (several or ["unknown"])))
 
 
 def read_result(run: Run) -> dict[str, Any]:
     """The result.json of a complete run, whose checkpoint lies beside it."""
-    result = read_scores(run.result)
+    advice = f"delete {run.folder} to train it again"
+    result = read_scores(run.result, advice)
     if not run.best.exists():
-        raise bad_result(run.result, f"no {run.best.name} beside it")
+        raise bad_result(run.result, f"no {run.best.name} beside it", advice)
     return result
 
 
-def read_scores(path: Path) -> dict[str, Any]:
+def read_scores(path: Path, advice: str = "mend it, or leave its run out") -> dict[str, Any]:
     """A result.json, whose scores are numbers; the checkpoint may be elsewhere."""
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        scores = [value for score in result["scores"] for value in score["metrics"].values()]
+        records = [*result["scores"], *result.get("constant", [])]
+        scores = [value for score in records for value in score["metrics"].values()]
         means = [result["mean"][split] for split in ("dev", "test")]
         if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means]):
             raise ValueError("scores that are no numbers")
-        if not all(isinstance(score[name], str) for score in result["scores"] for name in ("task", "split")):
+        if not all(isinstance(score[name], str) for score in records for name in ("task", "split")):
             raise ValueError("scores without a task and a split")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise bad_result(path, f"{type(e).__name__}: {briefly(e)}") from None
+        raise bad_result(path, f"{type(e).__name__}: {briefly(e)}", advice) from None
     return result
 
 
-def bad_result(path: Path, found: str) -> AttemptError:
-    advice = f"delete {path.parent} to train it again"
+def bad_result(path: Path, found: str, advice: str) -> AttemptError:
     return AttemptError(f"{path}: expected the result of a complete run, found {found}; {advice}")
 
 
 def train_spot(options: Options, train_run: TrainRun, check_names: CheckNames) -> None:
     """Find the sources near to the target, train from them, and keep the best on dev (Vu et al. 2022, sec. 3)."""
-    run, asked = Run(options.folder()), options.stored()
-    if searched(run, asked):
+    run = Run(options.folder())
+    if searched(run, options):
         return
     sources, names = candidates(options)
     if options.transfer == "mixture":  # before anything is trained
         check_names(dataclasses.replace(options, task=[*options.task, *names]))
-    run.write_json(run.folder / SEARCH, asked)
+    run.write_json(run.folder / SEARCH, options.stored())
     target = early_prompt(options, sources.size(1), train_run)
     if target.size(1) != sources.size(2):
         raise AttemptError(f"expected prompts of one model, found widths {target.size(1)} and {sources.size(2)}")
@@ -171,19 +185,20 @@ def train_spot(options: Options, train_run: TrainRun, check_names: CheckNames) -
     keep_best(options, folders, {names[i]: similarity for i, similarity in nearest})
 
 
-def searched(run: Run, asked: dict[str, Any]) -> bool:
+def searched(run: Run, options: Options) -> bool:
     """Whether this very search is complete. Raises AttemptError where the folder has anything else than it."""
+    asked = options.stored()
     if not distributed.decided((run.folder / SEARCH).exists):
         distributed.decided(run.check_empty)
         return False
     try:
-        found = json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))
+        found = {**NEWER, **json.loads((run.folder / SEARCH).read_text(encoding="utf-8"))}
         changed = [name for name, value in asked.items() if value != found[name] and name not in MACHINE_FLAGS]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         problem = f"{type(e).__name__}: {briefly(e)}"
         raise AttemptError(f"{run.folder / SEARCH}: expected the options of a search, found {problem}") from None
     refuse(run.folder, [difference(name, asked[name], found[name]) for name in changed])
-    return kept(run)
+    return kept(run, options)
 
 
 def candidates(options: Options) -> tuple[Tensor, list[str]]:
@@ -269,9 +284,11 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
     for source, place in ((chosen.best, run.best), (chosen.last, run.last)):
         if distributed.is_main():
             write_whole(place, source.read_bytes())
-    run.create(dataclasses.replace(Plan.read(chosen.config), out=str(run.folder)))
+    code = code_of(results.values())  # of all candidates: the choice is theirs
+    run.create(dataclasses.replace(Plan.read(chosen.config), out=str(run.folder), code=code))
     candidates = {name: result["mean"] for name, result in results.items()}
     more = {"transfer": options.transfer, "start": best, "similarities": similarities, "candidates": candidates}
+    more["code"] = {**results[best].get("code", {}), "sums": code}
     run.write_json(run.result, {**results[best], **more})
     distributed.wait_for_all()
     rows = [["start", "dev", "test"], *([n, f"{c['dev']:.2f}", f"{c['test']:.2f}"] for n, c in candidates.items())]
@@ -279,7 +296,17 @@ def keep_best(options: Options, folders: dict[str, Path], similarities: dict[str
 
 
 def summarize_seeds(folder: Path, seeds: list[int]) -> None:
-    """Mean, sample standard deviation and each run's value of every score: printed, and in summary.json."""
+    """Print what summary.json says of the runs of these seeds, once it is written."""
+    rows = [["score", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]]
+    for record in write_summary(folder, seeds):
+        figures = [record["mean"], record["deviation"], *record["values"]]
+        name = f"{record['task']} {record['split']}: {record['metric']}"
+        rows.append([name, *("-" if figure is None else f"{figure:.2f}" for figure in figures)])
+    print(f"{table(rows)}\nsaved in {folder / 'summary.json'}", flush=True)
+
+
+def write_summary(folder: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    """Mean, sample standard deviation and each run's value of every score, in the folder's summary.json."""
     results = [read_result(Run(folder / f"seed-{seed}")) for seed in seeds]
     scores: dict[tuple[str, str, str], list[float]] = {}
     for result in results:
@@ -298,12 +325,7 @@ def summarize_seeds(folder: Path, seeds: list[int]) -> None:
     ]
     Run(folder).write_json(folder / "summary.json", {"seeds": seeds, "scores": records})
     distributed.wait_for_all()
-    rows = [["score", "mean", "deviation", *(f"seed {seed}" for seed in seeds)]]
-    for record in records:
-        figures = [record["mean"], record["deviation"], *record["values"]]
-        name = f"{record['task']} {record['split']}: {record['metric']}"
-        rows.append([name, *("-" if figure is None else f"{figure:.2f}" for figure in figures)])
-    print(f"{table(rows)}\nsaved in {folder / 'summary.json'}", flush=True)
+    return records
 
 
 def read_summary(path: Path) -> dict[str, float]:

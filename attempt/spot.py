@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attempt.checkpoint import load_sources, unique
+from attempt.checkpoint import BEST, LAST, load_sources, unique
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
+from attempt.foreign import ADAPTER_FILES
 from attempt.report import table
 
 TRANSFERS = ("best", "average", "mixture")
@@ -88,6 +89,13 @@ def save(path: Path, rows: list[list[str]]) -> None:
     write_whole(path, text.encode("utf-8"))
 
 
+def place_of(path: Path) -> Path:
+    """The run's or adapter's folder, be it named by itself or by a checkpoint in it; of another file itself."""
+    path = path.resolve()
+    inside = path.name in (BEST, LAST, *ADAPTER_FILES)
+    return path.parent if inside and path.is_file() else path
+
+
 def run(argv: Sequence[str] | None) -> None:
     parser = Parser(
         prog="python -m attempt.spot", description="Similarities of prompts, SPoT's guide to which one to start from."
@@ -106,7 +114,7 @@ def run(argv: Sequence[str] | None) -> None:
 
     paths = given.prompts
     if given.target is not None:  # it is as similar to itself as can be
-        paths = [path for path in paths if path.resolve() != given.target.resolve()]
+        paths = [path for path in paths if place_of(path) != place_of(given.target)]
         if not paths:
             raise AttemptError(f"{given.target}: expected prompts besides the target, found it alone; name some")
     prompts, names = load_sources(paths)

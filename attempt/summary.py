@@ -79,8 +79,9 @@ def task_lines(options: Plan, splits: Mapping[str, Split]) -> Lines:
     sizes = ", ".join(f"{name} {len(split.examples):,}" for name, split in splits.items())
     lines = [("task", f"{task.name}: {sizes} examples")]
     if task.split == "given":
-        spelled = ", ".join(task.labels)
-        lines.append(("", f"its answers are {f'the labels {spelled}' if spelled else 'free text'}"))
+        way = "as SQuAD's are" if options.text_scores == "squad" else "as they are, but for case and spaces"
+        kind = f"the labels {', '.join(task.labels)}" if task.labels else f"free text, compared {way}"
+        lines.append(("", f"its answers are {kind}"))
     answers = {example.target for example in train.examples}
     labels = task.labels and task.label_texts(options.labels)
     if absent := [label for label in labels if label not in answers]:
@@ -119,9 +120,11 @@ def size_lines(trainer: Trainer, frozen: tuple[int, int]) -> Lines:
 
 
 def training_lines(options: Plan, sizes: Sequence[int]) -> Lines:
-    epochs = options.steps * options.batch_size / options.epoch_examples(sizes)
+    epochs = options.steps / options.epoch_steps(sizes)
+    told = f"{epochs:.2g}" if epochs < 100 else f"{epochs:,.0f}"  # not 1.2e+02
+    examples = min(options.batch_size, options.epoch_examples(sizes))
     lines = [
-        ("training", f"{options.steps} steps of {options.batch_size} examples ({epochs:.2g} epochs)"),
+        ("training", f"{options.steps} steps of {examples} examples ({told} epochs)"),
         ("", f"{options.optimizer}, {options.schedule} rate, warm-up {options.warmup} steps"),
     ]
     if options.warmup > options.steps:

@@ -275,7 +275,7 @@ def new_optimizer(options: Plan, trained: Trained, capturable: bool = False) -> 
     optimizer = torch.optim.AdamW(
         groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable, fused=capturable or None
     )
-    optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]  # warm-ups are meant
+    optimizer._warned_capturable_if_run_uncaptured = True  # warm-ups are meant
     return optimizer
 
 

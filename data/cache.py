@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attempt.errors import AttemptError
+from attempt.errors import AttemptError, note
 from attempt.files import lock_file, unlock_file
 
 if sys.platform != "win32":  # there, two processes must not download the same file at once
@@ -110,7 +110,7 @@ def _flock(handle: int, doing: str) -> None:
         print(f"waiting for another process that is {doing}", file=sys.stderr)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:  # some network file systems have no locks
-        print(f"the cache cannot be locked ({error.strerror}): start one program at a time", file=sys.stderr)
+        note(f"the cache cannot be locked ({error.strerror}): start one program at a time")
 
 
 CHECKSUMS_MOST = 1 << 24  # bytes of a checksums.tsv

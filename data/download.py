@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 from tqdm import tqdm
 
-from attempt.errors import AttemptError, NotFound
+from attempt.errors import AttemptError, NotFound, note
 from attempt.files import sha256_of, write_whole
 from data import hub, network
 from data.cache import (
@@ -127,7 +127,7 @@ class Downloader:
                 content = self._mirrors_sums(place)
             self._vouched = parse_checksums(content, place) if content is not None else {}
             if self._vouched:
-                print(f"note: for the files that {place} lists, its sums count, not the official ones", file=sys.stderr)
+                note(f"note: for the files that {place} lists, its sums count, not the official ones")
         return self._vouched
 
     def _mirrors_sums(self, address: str) -> bytes | None:

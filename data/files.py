@@ -4,11 +4,11 @@ Benchmarks' TSV is not CSV: quotes are ordinary characters, and CR or U+2028 ins
 lines are split at "\\n" alone and fields at tabs; a quoting parser loses rows of SST-2, QNLI, MRPC, QQP, SciTail.
 """
 
+import codecs
 import csv
 import gzip
 import io
 import json
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Container, Iterator
@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from attempt.errors import AttemptError, briefly
+from attempt.errors import AttemptError, briefly, note
 
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""
 
 BUFFER = 1 << 17  # bytes
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # the first is the beginning of UTF-32's too
 LONGEST_LINE = 1 << 26  # bytes; SQuAD's 30 MB are the longest of the official files
 csv.field_size_limit(LONGEST_LINE)  # characters of a cell, of all readers; Python's own limit is 131,072
 # An archive's text is refused where it is longer than SMALL bytes and PACKED_MOST times longer than the archive:
@@ -75,7 +76,7 @@ def read_table(name: str, table: Table, fetch: Fetch) -> dict[str, list[Row]]:
             if label != "-":  # MNLI: the annotators did not agree on a label
                 rows.append(Row(tuple(fields), label, where))
         if skipped:
-            print(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}", file=sys.stderr)
+            note(f"{name}: skipped {skipped} rows with fewer than {len(columns)} columns in {place}")
         splits[split] = rows
     return splits
 
@@ -159,6 +160,8 @@ def text_lines(path: Path, member: str | None = None, advice: str = "get it agai
                     raise AttemptError(f"{where}: expected at most {LONGEST_LINE} bytes, found more: {advice}")
                 if kind != "file" and size > most:
                     raise bomb(path)
+                if number == 1 and (raw.startswith(UTF16) or b"\0" in raw):
+                    raise AttemptError(f"{where}: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8")
                 yield where, raw.removesuffix(b"\n").decode("utf-8-sig" if number == 1 else "utf-8")
     except AttemptError:
         raise

@@ -4,7 +4,7 @@ import math
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,7 @@ def score(
         raise AttemptError(f"{task.name}: expected at least 1 answer to score, found none")
     answers = [p.strip() for p in predictions]
     if task.free_text:
-        return _score_texts(answers, examples)
+        return _score_texts(task, answers, examples)
     gold = [e.target.strip() for e in examples]
     if not task.labels:
         return _score_numbers(task, answers, gold)
@@ -47,6 +47,14 @@ def score(
             result[name] = {"f1": f1, "matthews": matthews}[name](*_binary(answers, gold, labels))
     result["invalid"] = 100 * sum(a not in labels for a in answers) / len(answers)
     return result
+
+
+def constant_score(
+    task: Task, train: Sequence[Example], examples: Sequence[Example], style: str = "digits"
+) -> dict[str, float]:
+    """The `score` of one answer for all examples: that which is the most common in the training set."""
+    answer = Counter(example.target for example in train).most_common(1)[0][0]
+    return score(task, [answer] * len(examples), examples, style)
 
 
 def accuracy(pred: Sequence[str], gold: Sequence[str]) -> float:
@@ -81,14 +89,19 @@ def normalize(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
-def text_em(answer: str, references: Sequence[str]) -> float:
-    """1 where the normalised answer is one of the references, else 0."""
-    return float(normalize(answer) in map(normalize, references))
+def plain(text: str) -> str:
+    """The text as it is, but for case and spaces: "-5" is not "5", and "C++" not "C"."""
+    return " ".join(text.casefold().split())
 
 
-def text_f1(answer: str, references: Sequence[str]) -> float:
+def text_em(answer: str, references: Sequence[str], bare: Callable[[str], str] = normalize) -> float:
+    """1 where the answer is one of the references, both made `bare`, else 0."""
+    return float(bare(answer) in map(bare, references))
+
+
+def text_f1(answer: str, references: Sequence[str], bare: Callable[[str], str] = normalize) -> float:
     """The largest F1 of the words that the answer shares with a reference: 2 shared / (all of both); 0 for none."""
-    return max(_word_f1(normalize(answer).split(), normalize(r).split()) for r in references)
+    return max(_word_f1(bare(answer).split(), bare(r).split()) for r in references)
 
 
 def _word_f1(answer: list[str], reference: list[str]) -> float:
@@ -152,14 +165,15 @@ def _score_numbers(task: Task, answers: list[str], gold: list[str]) -> dict[str,
     return result
 
 
-def _score_texts(answers: list[str], examples: Sequence[Example]) -> dict[str, float]:
+def _score_texts(task: Task, answers: list[str], examples: Sequence[Example]) -> dict[str, float]:
     references = [e.references or (e.target,) for e in examples]
-    pairs = list(zip(answers, references, strict=True))
-    return {
-        "f1": 100 * sum(text_f1(a, r) for a, r in pairs) / len(pairs),
-        "em": 100 * sum(text_em(a, r) for a, r in pairs) / len(pairs),
-        "invalid": 100 * answers.count("") / len(answers),
-    }
+    result = {}
+    for name in task.metrics:
+        metric = text_f1 if name.endswith("f1") else text_em
+        bare = plain if name.startswith("plain_") else normalize
+        values = [metric(a, r, bare) for a, r in zip(answers, references, strict=True)]
+        result[name] = 100 * sum(values) / len(values)
+    return {**result, "invalid": 100 * answers.count("") / len(answers)}
 
 
 def _number(text: str) -> float | None:

@@ -1,7 +1,7 @@
 """SuperGLUE's data sets (Wang et al. 2019, arXiv:1905.00537): JSON lines in zips; val is our dev."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attempt.errors import AttemptError
@@ -100,9 +100,21 @@ def wsc_rows(record: dict[str, Any], where: str, train: bool) -> Iterator[Row]:
         find_span(text, item(target, f"span{i}_text", str, where), item(target, f"span{i}_index", int, where), where)
         for i in (1, 2)
     ]
-    for (start, end), mark in sorted(zip(spans, "*#", strict=True), reverse=True):  # the last first: no offset moves
-        text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
-    yield Row((text,), _label(record, where), where)
+    yield Row((mark_spans(text, spans),), _label(record, where), where)
+
+
+def mark_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The text with "* " and " *" around the first span, "# " and " #" around the second.
+
+    One span may lie in the other: the outer one's marks are then the outer ones, of equal spans the first one's.
+    """
+    outer_first = sorted(zip(spans, "*#", strict=True), key=lambda marked: (marked[0][0], -marked[0][1]))
+    marks = [(start, f"{mark} ") for (start, _), mark in outer_first]
+    marks += [(end, f" {mark}") for (_, end), mark in reversed(outer_first)]
+    marks.sort(key=lambda placed: placed[0])
+    for place, mark in reversed(marks):  # the last first: no place moves
+        text = f"{text[:place]}{mark}{text[place:]}"
+    return text
 
 
 def find_span(text: str, span: str, index: int, where: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The tasks: which fields and labels they have, and how an example becomes two texts.
 
-A source text is the task's name and then every field after its own name, as T5 was pre-trained (Raffel et al.
-2020, appendix D); a target text is a digit, as in the ATTEMPT papers, or the label's word, as in T5's.
+A source text is the task's name and each field after its own name, in ATTEMPT's order (T5's is mostly by name, and
+SQuAD's punctuation has spaces there); a target text is a digit, as in the ATTEMPT papers, or the label's word, as T5's.
 To add a task, add an entry to TASKS and its name to a group of GROUPS, which --list-tasks prints; a new file format
 needs a function like those of data/others.py.
 """

@@ -1,7 +1,7 @@
 """Large token sets kept on the disk: tokenised once, and shared by the processes that read them.
 
-A file's name is the SHA-256 of all that its ids follow from: the texts, the tokenizer, the limits. So changed texts
-never meet old ids, and a file is written once and then only read. It is a .npy of int64, which is mapped, not read:
+A file's name is the SHA-256 of all that its ids follow from: the texts, the tokenizer, the limits, the code. So changed
+texts never meet old ids, and a file is written once and then only read. It is a .npy of int64, which is mapped:
 
     4                      SHA-256 of the rest
     6                      N examples, source and target tokens, bytes of an id, cut sources, cut targets
@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attempt.errors import briefly
+from attempt.errors import briefly, note
+from attempt.source import ROOT, sum_of
 from data.batches import CHUNK, Encode, Ids, TokenSet
 from data.cache import locked
 from data.tasks import Example
 
-FORMAT = 1  # to be raised when the layout, or what Tokenizer and TokenSet.build make of a text, changes
+# What the layout is, and what Tokenizer and TokenSet.build make of a text: an edit of one makes new files.
+CODE = sum_of(ROOT / file for file in ("data/batches.py", "data/token_cache.py", "model/tokenizer.py"))
 LEAST = 5_000  # examples; smaller sets are tokenised in a fraction of a second, and leave no file
 SUM, COUNTS = 4, 6  # int64 numbers
 
@@ -63,13 +65,13 @@ def tokenized(
                     write(path, found)
     except OSError as error:
         reason = error.strerror or error
-        print(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start", file=sys.stderr)
+        note(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start")
     return build() if found is None else found
 
 
 def name_of(examples: Sequence[Example], vocabulary: str, max_source: int, max_target: int | None, eos: int) -> str:
     """The SHA-256 of all that the ids follow from. Texts count with their lengths: "ab", "c" are not "a", "bc"."""
-    digest = hashlib.sha256(repr((FORMAT, vocabulary, max_source, max_target, eos, len(examples))).encode())
+    digest = hashlib.sha256(repr((CODE, vocabulary, max_source, max_target, eos, len(examples))).encode())
     for start in range(0, len(examples), CHUNK):
         texts = [text for e in examples[start : start + CHUNK] for text in (e.source, e.target)]
         digest.update(np.array([len(text) for text in texts], np.int64).data)

@@ -6,35 +6,45 @@ that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights c
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attempt.command import Command
 from attempt.options import Options
-from attempt.report import bars, figure, table
+from attempt.report import METHODS, bars, figure, table
 from attempt.run import Run
-from attempt.series import read_result, spread, train_one
+from attempt.series import read_result, show_part, spread, train_one, write_summary
 from data.download import Downloader
-from data.metrics import score
+from data.metrics import constant_score
 from data.tasks import Example, Task
 from demo.data import demo_folder
 from eval import Backbone, load_splits
 
 HERE = Path(__file__).parent
 MIXES = ("attempt", "spot")
+PROMPTS = ["--prompt-length", "16", "--optimizer", "adafactor", "--lr", "0.3"]
+RATES = {"finetune": "1e-3", "adapter": "1e-2", "bitfit": "1e-2"}  # for AdamW
+FIRST = ["--task", "mrpc"]  # unless another is named: it has a near relative among the sources
+SEEDS = ["--seeds", "1", "2", "3"]  # one alone would say nothing of chance
 COMPARED: dict[str, dict[str, Any]] = {  # name in the table -> how its runs differ
-    "prompt tuning": {"method": "prompt", "source_prompts": []},
-    "SPoT": {"method": "spot", "top_k": 1},
-    "ATTEMPT": {"method": "attempt"},
+    METHODS["prompt"]: {"method": "prompt", "source_prompts": []},
+    METHODS["spot"]: {"method": "spot", "top_k": 1},
+    METHODS["attempt"]: {"method": "attempt"},
 }
 
 
 def demo_words(words: Sequence[str]) -> list[str]:
-    """A command line with --demo -> the same with its files and settings in front: what the user gives counts."""
-    method = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--method"), "attempt")
-    given = method == "spot" and "--init" in words  # then there is nothing to choose
+    """A command line with --demo -> the same with its files and settings in front: what the user gives counts.
+
+    From now on one thread computes: with more of them sums are rounded otherwise, and the figures are others.
+    """
+    torch.set_num_threads(1)
+    spoken = [part for word in words for part in word.split("=", 1)]
+    method = next((spoken[i + 1] for i, word in enumerate(spoken[:-1]) if word == "--method"), "attempt")
+    given = method == "spot" and "--init" in spoken  # then there is nothing to choose
     sources = sorted((HERE / "sources").glob("*/best.safetensors")) if method in MIXES and not given else []
     flags = [
         f"@{HERE / 'demo.args'}",
@@ -42,17 +52,31 @@ def demo_words(words: Sequence[str]) -> list[str]:
         os.path.relpath(HERE / "checkpoint"),
         "--data-dir",
         str(demo_folder()),
+        *(["--lr", RATES[method]] if method in RATES else PROMPTS),
     ]
+    if "--resume" not in spoken:
+        flags += FIRST
+    if method == "attempt" and not {"--seed", "--seeds", "--resume"} & {*spoken}:
+        flags += SEEDS
     return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if sources else []), *words]
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:
-    """Train all methods on each task, and say how they compare. A task's own prompt is not among its sources."""
+    """Train all methods on each task, and say how they compare. A task's own prompt is not among its sources.
+
+    The dry run shows each of them, with its first seed.
+    """
     for name in command.options.task:
         folder = Path(command.options.out or "runs/demo") / name
         others = [path for path in command.options.source_prompts if Path(path).parent.name != name]
         options = dataclasses.replace(command.options, task=[name], source_prompts=others)
-        compare(options, command.seeds or (options.seed,), folder, train_run)
+        if command.dry_run:
+            for method, changes in COMPARED.items():
+                print(f"\n{method}")
+                out = str(folder / changes["method"])
+                show_part(dataclasses.replace(options, **changes, out=out), command.seeds, train_run)
+        else:
+            compare(options, command.seeds or (options.seed,), folder, train_run)
 
 
 def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Callable[..., None]) -> None:
@@ -71,6 +95,7 @@ def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Cal
             print(f"\n{name}, seed {seed}", flush=True)
             train_one(dataclasses.replace(options, **run), train_run, lambda _: None)
             results.append(read_result(Run(out)))
+        write_summary(folder / changes["method"], list(seeds))
         found = [spread([result["mean"][split] for result in results]) for split in ("dev", "test")]
         rows.append([name, *(figure(one["mean"], one["deviation"]) for one in found)])
     print(f"\n{task.name}: {task.metrics[0]}, in percent; {len(seeds)} seed{'s' * (len(seeds) > 1)}\n{table(rows)}")
@@ -87,8 +112,7 @@ def read_task(options: Options) -> tuple[Task, dict[str, list[Example]]]:
 
 def majority(task: Task, splits: dict[str, list[Example]], split: str, style: str) -> float:
     """The first metric of the answer that is most common in the training set, given to every example."""
-    answer = Counter(example.target for example in splits["train"]).most_common(1)[0][0]
-    return score(task, [answer] * len(splits[split]), splits[split], style)[task.metrics[0]]
+    return constant_score(task, splits["train"], splits[split], style)[task.metrics[0]]
 
 
 def mean_weights(folder: Path, seeds: Sequence[int], task: str) -> dict[str, float]:

@@ -238,7 +238,7 @@ def of_tasks(prompts: Tensor, tasks: Tensor) -> Tensor:
 
     prompts[tasks] would leave the order to a CPU's threads, index_select to a GPU's.
     """
-    return F.embedding(tasks, prompts.flatten(1)).unflatten(1, prompts.shape[1:])
+    return F.embedding(tasks, prompts.flatten(1)).view(-1, *prompts.shape[1:])
 
 
 class Encoder(nn.Module):

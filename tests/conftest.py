@@ -14,6 +14,7 @@ from hugging_face import COMMON, V11, random_state, save
 from task_files import Files
 
 import train
+from attempt import errors
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -35,6 +36,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    """Each test is a program of its own, which tells its notes anew."""
+    errors._told.clear()
 
 
 @pytest.fixture

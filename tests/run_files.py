@@ -123,7 +123,7 @@ def make_search(folder: Path) -> None:
 
 
 def read_search(folder: Path) -> None:
-    searched(Run(folder), SPOT.stored())
+    searched(Run(folder), SPOT)
 
 
 # ---- options, tokens, records ----

@@ -1,8 +1,10 @@
 """Runs compared: the paired tests against SciPy, the grouping over seeds, and what sets runs apart."""
 
+import csv
 import dataclasses
 import json
 import random
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -16,6 +18,8 @@ import eval
 from attempt import compare
 from attempt.compare import complete, grouped
 from attempt.plan import Plan
+from attempt.records import group, read_all
+from attempt.report import METHODS
 from attempt.significance import mcnemar, paired_t, two_sided
 
 
@@ -69,24 +73,26 @@ def test_seeds_are_grouped_and_methods_tested_in_pairs(two_methods: Path, capsys
     text = capsys.readouterr().out
     for method, scores in SCORES.items():
         mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-        line = next(line for line in text.splitlines() if line.split()[:3] == [method, "cola", "3"])
+        line = next(line for line in text.splitlines() if re.split(" {2,}", line)[:3] == [METHODS[method], "cola", "3"])
         assert line.endswith(f"{mean + 1:.2f} ± {deviation:.2f}  {mean:.2f} ± {deviation:.2f}")
         assert sum(f"cola-{method}/seed-" in line for line in text.splitlines()) == 3
     t, p = stats.ttest_rel(*SCORES.values())
-    row = next(line for line in text.splitlines() if line.startswith("cola: prompt - spot"))
+    row = next(line for line in text.splitlines() if line.startswith("cola: prompt tuning - SPoT"))
     differences = [a - b for a, b in zip(*SCORES.values(), strict=True)]
     figures = f"{statistics.fmean(differences):+.2f}", f"{statistics.stdev(differences):.2f}", f"{t:.2f}", f"{p:.3f}"
-    assert row.split()[4:] == ["3", *figures]
+    assert row.split()[5:] == ["3", *figures]
     assert "paired t-test" in text and "With 3 pairs it finds large differences alone" in text
-    assert "cola  --method: prompt (prompt); spot (spot)" in text and "--seed" not in text and "--out" not in text
+    assert (
+        "cola  --method: prompt (prompt tuning); spot (SPoT)" in text and "--seed" not in text and "--out" not in text
+    )
 
 
 def test_only_common_seeds_are_paired(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(two_methods / "cola-spot/seed-2")
     assert compare.main([str(two_methods / "cola-prompt"), str(two_methods / "cola-spot")]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cola: prompt - spot"))
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cola: prompt tuning - SPoT"))
     t, p = stats.ttest_rel([70.0, 71.0], [73.0, 75.5])
-    assert row.split()[4:] == ["2", "-3.75", f"{1.5 / 2**0.5:.2f}", f"{t:.2f}", f"{p:.3f}"]
+    assert row.split()[5:] == ["2", "-3.75", f"{1.5 / 2**0.5:.2f}", f"{t:.2f}", f"{p:.3f}"]
     shutil.rmtree(two_methods / "cola-spot/seed-1")
     assert compare.main([str(two_methods)]) == 0
     text = capsys.readouterr().out
@@ -121,8 +127,8 @@ def test_a_prompt_of_one_seed_may_be_the_source_of_all(
     assert [len(group) for group in groups] == [3, 3, 3]
     assert compare.main([str(tmp_path / "fixed"), str(tmp_path / "own")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "--source-prompts: " in line)
-    assert "runs/mnli/seed-1/best.safetensors (attempt A)" in line
-    assert "x/seed-1 runs/mnli/seed-N/best.safetensors (attempt B)" in line
+    assert "runs/mnli/seed-1/best.safetensors (ATTEMPT A)" in line
+    assert "x/seed-1 runs/mnli/seed-N/best.safetensors (ATTEMPT B)" in line
     assert compare.main([str(tmp_path / "loose-1"), str(tmp_path / "loose-2")]) == 0
     assert "settings that differ" not in capsys.readouterr().out
 
@@ -136,14 +142,15 @@ def test_unlike_runs_are_told_apart(prompt_run: Path, tmp_path: Path, capsys: py
     assert [[run.folder.name for run in group] for group in groups] == [["a", "b"], ["c"]]
     assert compare.main([str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "cola  --lr: 0.3 (prompt A); 0.05 (prompt B)" in text and "--log-every" not in text
+    assert "cola  --lr: 0.3 (prompt tuning A); 0.05 (prompt tuning B)" in text and "--log-every" not in text
     result = result_of(tmp_path / "b")
     for score in result["scores"]:
         score["examples"] = 5
     (tmp_path / "b/result.json").write_text(json.dumps(result))
     assert compare.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
     assert (
-        "scored test: 12 examples by generate (prompt A); 5 examples by generate (prompt B)" in capsys.readouterr().out
+        "scored test: 12 examples by generate (prompt tuning A); 5 examples by generate (prompt tuning B)"
+        in capsys.readouterr().out
     )
 
 
@@ -176,10 +183,96 @@ def test_what_cannot_be_compared_is_told(prompt_run: Path, tmp_path: Path, capsy
     (tmp_path / "answers").write_text('{"task": 1}\n')
     answers = ["--predictions", str(tmp_path / "answers"), str(tmp_path / "answers")]
     for words, expected in (
-        ([str(tmp_path / "runs")], "expected each seed of the same settings once"),
         ([str(tmp_path / "rusn")], f"(did you mean {tmp_path}/runs?)"),
         ([str(tmp_path / "empty")], "expected a complete run"),
         ([str(tmp_path / "runs/a"), *answers], "expected the answers that eval.py --predictions wrote"),
     ):
         assert compare.main(words) == 2
         assert expected in error_of(capsys)
+
+
+def test_the_same_seeds_in_two_folders_are_a_and_b(
+    prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before and after an edit: told by the code where that is known, else by the folders alone."""
+    for name, score in (("before", 70.0), ("after", 80.0)):
+        for seed in (1, 2):
+            add_run(prompt_run, tmp_path / name / f"seed-{seed}", score + seed, seed=seed)
+    folders = [str(tmp_path / name) for name in ("before", "after")]
+    assert compare.main(folders) == 0
+    text = capsys.readouterr().out
+    assert f"cola  the folder alone: {folders[0]} (prompt tuning A); {folders[1]} (prompt tuning B)" in text
+    assert "cola: prompt tuning A - prompt tuning B      2  -10.00" in text
+    for seed in (1, 2):
+        path = tmp_path / "after" / f"seed-{seed}/config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"code": ["0123456789ab"]}))
+    assert compare.main([*folders, "--names", "mean pooling", "max pooling"]) == 0
+    text = capsys.readouterr().out
+    assert "the folder alone" not in text
+    assert re.search(r"^cola  the code: \w{12} \(mean pooling\); 0123456789ab \(max pooling\)$", text, re.MULTILINE)
+
+
+def test_names_keep_folders_apart(prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (1, 2, 3, 4):
+        add_run(prompt_run, tmp_path / str(seed // 3) / f"seed-{seed}", 70.0, seed=seed)
+    runs = [str(tmp_path / "0"), str(tmp_path / "1")]
+    assert compare.main([*runs, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["prompt tuning,cola,4,71.00,0.00,70.00,0.00"]
+    assert compare.main([*runs, "--format", "csv", "--names", "old", "new, and better"]) == 0
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert [row[:3] for row in rows[1:]] == [["old", "cola", "2"], ["new, and better", "cola", "2"]]
+    with pytest.raises(SystemExit, match="2"):
+        compare.main([*runs, "--names", "old"])
+    assert "--names: expected one for each RUN, 2, found 1" in error_of(capsys)
+
+
+def test_tables_for_other_programs(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--names", "a_b & 50% #1|~^\\"]
+    assert compare.main([str(two_methods), "--format", "markdown", *names]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    mean, deviation = statistics.fmean(SCORES["prompt"]), statistics.stdev(SCORES["prompt"])
+    assert lines[:2] == ["| settings | task | seeds | dev | test |", "| --- | ---: | ---: | ---: | ---: |"]
+    assert lines[2].endswith(f"| cola | 3 | {mean + 1:.2f} ± {deviation:.2f} | {mean:.2f} ± {deviation:.2f} |")
+    assert all(len(re.split(r"(?<!\\)\|", line)) == 7 for line in lines)
+    assert compare.main([str(two_methods), "--format", "latex", *names]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrr}" and lines[-1] == r"\end{tabular}"
+    escaped = r"a\_b \& 50\% \#1|\textasciitilde{}\textasciicircum{}\textbackslash{} A"
+    assert (
+        lines[4]
+        == rf"{escaped} & cola & 3 & {mean + 1:.2f} $\pm$ {deviation:.2f} & {mean:.2f} $\pm$ {deviation:.2f} \\"
+    )
+    assert compare.main([str(two_methods / "cola-spot/seed-1"), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "SPoT,cola,1,74.00,,73.00,"
+
+
+def test_compare_and_pictures_pool_the_same_runs(prompt_run: Path, tmp_path: Path) -> None:
+    """Seeds in folders of any name; the same seeds again in another folder; other code; scored on other examples."""
+    for seed in (1, 2):
+        add_run(prompt_run, tmp_path / f"a-{seed}", 70.0, seed=seed)
+        add_run(prompt_run, tmp_path / f"again/a-{seed}", 71.0, seed=seed)
+        add_run(prompt_run, tmp_path / f"again/b-{seed}", 71.0, seed=seed)
+        add_run(prompt_run, tmp_path / f"edited/x{seed}", 71.0, seed=seed, code=["0"])
+        run = add_run(prompt_run, tmp_path / f"few/seed-{seed}", 71.0, seed=seed)
+        scores = [score | {"examples": 5} for score in result_of(run)["scores"]]
+        (run / "result.json").write_text(json.dumps(result_of(run) | {"scores": scores}))
+    (tmp_path / "again/b-2/result.json").unlink()  # interrupted
+    drawn = [sorted(str(r.folder.relative_to(tmp_path)) for r in one.runs) for one in group(read_all([tmp_path])[0])]
+    expected = [
+        [f"{name}{seed}" for seed in (1, 2)] for name in ("a-", "again/a-", "again/b-", "edited/x", "few/seed-")
+    ]
+    assert sorted(drawn) == expected
+    compared = [sorted(str(r.folder.relative_to(tmp_path)) for r in one) for one in grouped(complete([tmp_path]))]
+    expected[2].remove("again/b-2")
+    assert sorted(compared) == expected
+
+
+def test_results_without_their_checkpoints_are_compared(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in two_methods.rglob("*.safetensors"):
+        path.unlink()
+    assert compare.main([str(two_methods)]) == 0
+    assert "cola: prompt tuning - SPoT" in capsys.readouterr().out
+    (two_methods / "cola-spot/seed-1/result.json").write_text("{}")
+    assert compare.main([str(two_methods)]) == 2
+    told = error_of(capsys)
+    assert "mend it, or leave its run out" in told and "delete" not in told

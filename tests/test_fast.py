@@ -14,7 +14,7 @@ from attempt.baselines import METHODS, TunedWeights
 from attempt.prompt import SoftPrompt
 from model import t5 as plain_file
 from model.checkpoint import load_t5
-from model.decoding import generate
+from model.decoding import generate, label_scores
 from model.fast import (
     PLAIN,
     AbsorbedAttention,
@@ -291,15 +291,16 @@ def test_fp16_does_not_overflow_where_the_plain_form_does(plain: T5) -> None:
     assert differ(found[1][0], exact[1][0]) < 0.1
 
 
-def test_the_compiler_takes_the_model_whole(tmp_path: Path) -> None:
+def test_the_compiler_takes_a_block_whole_and_once_for_its_stack(tmp_path: Path) -> None:
     """With fullgraph=True a part that it cannot follow would be an error. One model: it takes long."""
     plain = new_t5("v1.1", tmp_path)
     prompt, tasks = new_prompt(plain, mixture=True), torch.tensor([1, 0, 1])
     ids, mask, _ = batch(plain)
     expected, answers = outcome(plain, prompt), generate(plain, ids, mask, 4, prompt, tasks)
     t5 = quicken(copy.deepcopy(plain), Forms(dropout=False))
-    for part in (t5, t5.encoder):
-        part.compile(dynamic=False, fullgraph=True, backend="aot_eager")
+    for block in (*t5.encoder.blocks, *t5.decoder.blocks):
+        block.compile(dynamic=True, fullgraph=True, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
     found = outcome(t5, prompt)
     assert differ(found[0], expected[0]) < 1e-5
     for ours, theirs in zip(found[1], expected[1], strict=True):
@@ -324,3 +325,44 @@ def test_a_batch_without_padding_shares_one_bias(plain: T5, monkeypatch: pytest.
     )[0]
     assert 3 in seen
     assert differ(shared, padded[:, :-2]) < 1e-5
+
+
+@pytest.mark.parametrize("trained", ["prompt", "mixture", "bitfit"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_fused_kernels_can_read_every_mask(
+    plain: T5, trained: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They ask for rows that are contiguous and begin at a multiple of 16 numbers; for others PyTorch computes in its
+    plain form, without a word. Training and answering, padded and not, encoder and decoder."""
+    monkeypatch.setattr(plain_file, "LONG", 0)  # the kernel on a CPU too
+    fused, masks = nn.functional.scaled_dot_product_attention, []
+
+    def looked_at(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *rest: object, **more: object) -> Tensor:
+        if bias is not None:
+            masks.append(bias)
+            assert bias.dtype == q.dtype and bias.stride(-1) == 1
+            places = [stride for stride, size in zip(bias.stride(), bias.shape, strict=True) if size > 1][:-1]
+            assert all(place % 16 == 0 for place in places) and bias.data_ptr() % 16 == 0
+            assert bias.untyped_storage().nbytes() % (16 * bias.itemsize) == 0  # the last row, too, has all its room
+        return fused(q, k, v, bias, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plain_file.F, "scaled_dot_product_attention", looked_at)
+    t5 = copy.deepcopy(plain)
+    if trained == "bitfit":
+        TunedWeights(t5, "bitfit")
+    t5 = quicken(t5.train(), Forms(), precision)
+    t5.set_dropout(0.0)  # with which a CPU has a kernel
+    prompt = None if trained == "bitfit" else new_prompt(t5, trained == "mixture")
+    ids, mask, labels = batch(t5, (2, 1, 3))
+    for given in (mask, None):
+        for targets in (labels, torch.nn.functional.pad(labels.clamp(min=1), (0, 40), value=7)):  # few, and many
+            masks.clear()
+            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+                t5.loss(ids, given, targets, prompt, torch.tensor([1, 0, 1])).backward()
+                encoders = [m for m in masks if m.size(-1) == m.size(-2) == ids.size(1) + 6 * (prompt is not None)]
+                assert len(encoders) == t5.config.num_layers
+                assert {len(m) for m in encoders} == {1 if given is None else 3}  # (1,H,N,N) where nothing is padded
+                assert len(masks) >= t5.config.num_layers + t5.config.decoder_layers
+                generate(t5.eval(), ids, given, 19, prompt, torch.tensor([1, 0, 1]))
+                label_scores(t5, ids, given, labels, prompt, torch.tensor([1, 0, 1]))
+            t5.train()

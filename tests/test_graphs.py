@@ -168,10 +168,9 @@ def test_recorded_answers_are_the_answers(length: int, attempt_flags: list[str],
     graphed = eval.Backbone(job.backbone.t5.eval(), job.backbone.tokenizer, job.backbone.machine, Graphs(StandIn()))
     prompt = job.trainer.trained.prompt
     for task in job.splits:
-        for backbone in (job.backbone, graphed, graphed):
-            answers = eval.answer(backbone, prompt, task["dev"].tokens, length, 5)
-            expected = answers if backbone is job.backbone else expected
-            assert answers == expected
+        expected = eval.answer(job.backbone, prompt, task["dev"].tokens, length, 5)
+        for _ in range(2):
+            assert eval.answer(graphed, prompt, task["dev"].tokens, length, 5) == expected
     assert graphed.graphs and not graphed.graphs.failed
 
 
@@ -241,8 +240,10 @@ def test_rows_that_fill_a_batch_do_not_count() -> None:
     assert filled.ids.tolist() == [*ids.tolist(), [5, 6, 1], [5, 6, 1]] and filled.mask[2].all()
     assert filled.labels.tolist() == [[3, 1, -100, -100], [4, 4, 1, -100], *[[-100] * 4] * 2]
     assert filled.tasks.tolist() == [1, 0, 1, 1] and filled.tokens == 5
-    assert [batch.filled(2).labels.size(1) for batch.labels in (torch.ones(2, n) for n in (1, 2, 3, 5, 16, 17, 33))] == [
-        1, 2, 4, 8, 16, 32, 48]  # fmt: skip
+    widths = []
+    for batch.labels in (torch.ones(2, n) for n in (1, 2, 3, 5, 16, 17, 33)):
+        widths.append(batch.filled(2).labels.size(1))
+    assert widths == [1, 2, 4, 8, 16, 32, 48]
 
 
 @pytest.mark.parametrize(

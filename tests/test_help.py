@@ -21,7 +21,17 @@ from model.checkpoint import load_t5
 
 SOURCE = re.compile(r"et al\.|papers|this program's")
 # What is not there unless it is given; the other flags without a value have a default that depends on others.
-ONLY_GIVEN = {"train_file", "dev_file", "source_field", "target_field", "shots", "load_attention", "steps", "max_steps"}
+ONLY_GIVEN = {
+    "train_file",
+    "dev_file",
+    "source_field",
+    "target_field",
+    "task_field",
+    "shots",
+    "load_attention",
+    "steps",
+    "max_steps",
+}
 ONLY_GIVEN |= {"task", "wandb", "mirror", "data_dir"}
 # Defaults that choose nothing that a paper could have chosen.
 PLAIN = {"train_examples", "eval_examples", "max_target_length", "source_prompts", "answers", "out"}
@@ -199,7 +209,7 @@ def test_a_dry_run_shows_positions_padding_and_ids(
 
 def test_runs_of_before_a_flag_that_changes_nothing_go_on(prompt_run: Path, tmp_path: Path) -> None:
     config = json.loads((prompt_run / "config.json").read_text())
-    for name in ("tensorboard", "wandb", "log_every"):
+    for name in ("tensorboard", "wandb", "log_every", "text_scores"):
         del config[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert Plan.read(tmp_path / "config.json") == dataclasses.replace(

@@ -4,6 +4,7 @@ A broken gradient, mask or mixture fails here, with neither network nor large we
 tests were written stands in brackets; the bounds leave room for another machine's rounding.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runs import metrics_of, result_of
 import eval
 import train
 from attempt.checkpoint import load_prompt
+from attempt.plan import Plan
 from demo.show import demo_words
 
 SOURCE = "demo/sources/{}/best.safetensors"
@@ -84,11 +86,9 @@ def test_several_tasks_learn_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["finetune", "adapter", "bitfit"])
 def test_the_baselines_learn(method: str, tmp_path: Path) -> None:
     rate = {"finetune": "1e-3", "adapter": "1e-2", "bitfit": "1e-2"}[method]
-    words = ["--task", "qqp", "--method", method, "--optimizer", "adamw", "--lr", rate, "--steps", "60"]
-    words += ["--eval-every", "20", "--eval-examples", "200", "--device", "cpu", "--out", str(tmp_path)]
-    flags = [word for word in demo_words(words) if word != f"@{REPOSITORY / 'demo' / 'demo.args'}"]
-    train.train_run(train.parse([*flags, "--demo"]).options)
-    assert result_of(tmp_path)["mean"]["test"] > 65 and fell(tmp_path) < 0.8
+    result = trained(tmp_path, "--task", "qqp", "--method", method, "--steps", "60", "--eval-every", "20")
+    assert Plan.read(tmp_path / "config.json").lr == float(rate)
+    assert result["mean"]["test"] > 65 and fell(tmp_path) < 0.8
 
 
 def test_free_text_answers_are_learned(tmp_path: Path) -> None:
@@ -123,3 +123,62 @@ def test_a_sources_own_prompt_is_not_among_its_sources(tmp_path: Path, capsys: p
     flags = ["--task", "qqp", "--method", "attempt", "--demo", "--steps", "1", "--eval-examples", "10"]
     assert train.main([*flags, "--device", "cpu", "--out", str(tmp_path)]) == 0
     assert "sources    mnli, qnli, squad, sst2\n" in capsys.readouterr().out
+
+
+def test_the_demo_writes_a_summary_of_each_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And tells a note once, however many runs come upon it."""
+    flags = [
+        "--task",
+        "mrpc",
+        "--demo",
+        "--steps",
+        "2",
+        "--eval-every",
+        "2",
+        "--eval-examples",
+        "10",
+        "--device",
+        "cpu",
+    ]
+    assert train.main([*flags, "--seeds", "4", "7", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("its sums count, not the official ones") == 1
+    for method in ("prompt", "spot", "attempt"):
+        summary = json.loads((tmp_path / f"mrpc/{method}/summary.json").read_text())
+        values = [result_of(tmp_path / f"mrpc/{method}/seed-{seed}")["mean"]["test"] for seed in (4, 7)]
+        assert summary["seeds"] == [4, 7] and summary["scores"][-1]["values"] == values
+
+
+def test_a_dry_run_of_the_demo_shows_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--demo", "--task", "mrpc", "qqp", "--device", "cpu", "--out", str(tmp_path / "x"), "--dry-run"]
+    assert train.main(flags) == 0
+    text = capsys.readouterr().out
+    folders = [line.split()[1] for line in text.splitlines() if line.startswith("run  ")]
+    methods = ("prompt", "spot", "attempt")
+    assert folders == [str(tmp_path / "x" / task / method) for task in ("mrpc", "qqp") for method in methods]
+    assert text.count("runs       3, with the seeds 1, 2, 3") == 6
+    assert "of mnli, qnli, qqp, squad, sst2; here" in text and "of mnli, qnli, squad, sst2; here" in text
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("method", ["finetune", "adapter", "bitfit"])
+def test_the_demo_takes_every_method(method: str, tmp_path: Path) -> None:
+    words = ["--method", method] if method == "bitfit" else [f"--method={method}", "--seeds", "1"]
+    flags = ["--demo", "--task", "mrpc", "--steps", "2", "--eval-every", "2", "--eval-examples", "10"]
+    assert train.main([*flags, *words, "--device", "cpu", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "seed-1" if "--seeds" in words else tmp_path
+    assert result_of(folder)["method"] == Plan.read(folder / "config.json").method == method
+
+
+def test_the_demo_computes_on_one_thread_and_has_three_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        command = train.parse(demo_words(["--demo"]))
+        assert torch.get_num_threads() == 1 and command.seeds == (1, 2, 3) and command.options.task == ["mrpc"]
+    finally:
+        torch.set_num_threads(threads)
+    assert train.parse(demo_words(["--demo", "--task", "rte", "--seeds=5"])).seeds == (5,)
+    assert train.parse(demo_words(["--demo", "--task", "rte", "cola"])).options.task == ["rte", "cola"]
+    command = train.parse(demo_words(["--demo", "--task", "mrpc", "--seed=5"]))
+    assert command.seeds == () and command.options.seed == 5

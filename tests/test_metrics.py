@@ -2,14 +2,18 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import result_of
 
 from attempt.errors import AttemptError
 from data import metrics
+from data.download import Downloader
 from data.metrics import accuracy, f1, matthews, pearson, spearman
-from data.tasks import GROUPS, TASKS, Example, Task
+from data.splits import paper_splits
+from data.tasks import GROUPS, TASKS, Example, Task, load_official
 
 sklearn = pytest.importorskip("sklearn.metrics")
 stats = pytest.importorskip("scipy.stats")
@@ -142,3 +146,24 @@ def test_one_answer_and_none(name: str) -> None:
 def test_answers_and_references_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         score(TASKS["rte"], ["0", "1"], ["0"], "digits")
+
+
+@pytest.mark.parametrize("task", ["mrpc", "cola", "mnli", "stsb", "squad"])
+def test_a_constant_answer_is_scikit_learns_dummy(task: str) -> None:
+    dummies = pytest.importorskip("sklearn.dummy")
+    rng, kind = np.random.default_rng(1), TASKS[task]
+    labels = kind.label_texts("digits") or ["1.0", "2.4", "5.0"]
+    train, test = (rng.choice(labels, size).tolist() for size in (31, 17))
+    found = metrics.constant_score(kind, *([Example("", text) for text in texts] for texts in (train, test)))
+    assert list(found) == [*kind.metrics, "invalid"]
+    model = dummies.DummyClassifier().fit(np.zeros((31, 1)), train)
+    expected = score(kind, model.predict(np.zeros((17, 1))).tolist(), test, "digits")
+    counts = sorted((train.count(text) for text in set(train)), reverse=True)
+    assert counts[0] > counts[1] and found == expected  # no tie, which the two break in their own way
+
+
+def test_a_run_keeps_what_a_constant_answer_has(prompt_run: Path, glue: Path) -> None:
+    splits = paper_splits(TASKS["cola"], load_official(TASKS["cola"], Downloader(data_dir=glue).fetch))
+    for found, split in zip(result_of(prompt_run)["constant"], ("dev", "test"), strict=True):
+        own = metrics.constant_score(TASKS["cola"], splits["train"], splits[split])
+        assert found == {"task": "cola", "split": split, "metrics": own}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -35,9 +36,10 @@ from attempt import build
 from attempt.errors import AttemptError
 from data.batches import TokenSet, batches
 from data.download import Downloader
+from data.files import json_lines
 from data.questions import mrqa_rows
 from data.splits import official_splits, paper_splits
-from data.superglue import clean_highlights, clean_paragraph, find_span
+from data.superglue import REMOTES, clean_highlights, clean_paragraph, find_span
 from data.tasks import GROUPS, SOURCES, TARGETS, TASKS, describe_tasks, expand, load_official
 
 # name: rows per split, as the benchmarks describe them. SciTail's own count is 23,596 training pairs; 23,097,
@@ -104,11 +106,21 @@ def test_real_texts() -> None:
     assert (dev.target, dev.references) == ("Denver Broncos", ("Denver Broncos",))
 
 
+def bare(text: str) -> str:
+    """A text of WSC without marks and spaces."""
+    return re.sub(r"[*#\s]", "", text)
+
+
 def test_every_real_wsc_text_has_both_spans_marked() -> None:
-    official = load_official(TASKS["wsc"], Downloader(data_dir=real_mirror()).fetch)
-    for example in [*official["train"], *official["dev"]]:
-        assert example.source.count(" *") + example.source.count("* ") >= 2, example.source
-        assert example.source.count("# ") + example.source.count(" #") >= 2, example.source
+    fetch = Downloader(data_dir=real_mirror()).fetch
+    official = load_official(TASKS["wsc"], fetch)
+    for split, file in (("train", "train"), ("dev", "val")):
+        records = [record for _, record in json_lines(fetch(*REMOTES["wsc"][1]), f"WSC/{file}.jsonl")]
+        for example, record in zip(official[split], records, strict=True):
+            assert bare(example.source) == bare(f"wsc text: {record['text']}")
+            for i, mark in ((1, "*"), (2, "#")):
+                _, marked, _ = example.source.split(mark)  # each mark twice, and the span between them
+                assert bare(marked).lower() == bare(record["target"][f"span{i}_text"]).lower()
     # this index of the real file is off by one: "iron safe . Some day they might want to use it"
     assert "iron * safe * . Some day they might want to use # it # , but" in official["dev"][42].source
     # and this span has a line break where the text has a space
@@ -287,6 +299,9 @@ def test_record_offsets_count_from_the_start_of_the_text(files: Files) -> None:
     assert " entities: Ann passage: Ann ran." in load_official(TASKS["record"], files.fetch)["dev"][0].source
 
 
+NESTED = "Tom says the man with his dog left ."
+
+
 @pytest.mark.parametrize(
     ("text", "span1", "span2", "marked"),
     [
@@ -299,6 +314,14 @@ def test_record_offsets_count_from_the_start_of_the_text(files: Files) -> None:
         ("he he he", ("he", 0), ("he", 2), "* he * he # he #"),
         # an index that is off by one, among words that begin alike
         ("Its item: it is", ("Its", 0), ("it", 3), "* Its * item: # it # is"),
+        # one span in the other: at its end, at its beginning, inside, the second outside, both the same; and crossing
+        (NESTED, ("the man with his dog", 2), ("dog", 6), "Tom says * the man with his # dog # * left ."),
+        (NESTED, ("the man with his dog", 2), ("the man", 2), "Tom says * # the man # with his dog * left ."),
+        (NESTED, ("the man with his dog", 2), ("his", 5), "Tom says * the man with # his # dog * left ."),
+        (NESTED, ("his", 5), ("the man with his dog", 2), "Tom says # the man with * his * dog # left ."),
+        (NESTED, ("his dog", 5), ("the man with his dog", 2), "Tom says # the man with * his dog * # left ."),
+        (NESTED, ("man", 3), ("man", 3), "Tom says the * # man # * with his dog left ."),
+        (NESTED, ("man with", 3), ("with his", 4), "Tom says the * man # with * his # dog left ."),
     ],
 )
 def test_wsc_spans(files: Files, text: str, span1: tuple[str, int], span2: tuple[str, int], marked: str) -> None:

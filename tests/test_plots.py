@@ -1,12 +1,14 @@
 """Pictures of runs: the figures that reach them, the same as text, and what is said where there is nothing to draw."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from recorded import record_run, seeds
 from runs import REPOSITORY, error_of, metrics_of, result_of
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -58,13 +60,13 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_group(tmp_path: Path) -> 
     record_run(tmp_path / "boolq/seed-2", {5: 60}, task="boolq", seed=2, lr=0.1)
     groups = [(one.label, one.tasks, len(one.runs)) for one in group(read_all([tmp_path])[0])]
     assert sorted(groups) == [
-        ("attempt, lr 0.01", ["mrpc"], 1),
-        ("attempt, lr 0.1", ["boolq"], 1),
-        ("attempt, lr 0.3", ["boolq"], 1),
-        ("attempt, lr 0.3", ["mrpc"], 2),
-        ("attempt, lr 0.3, again", ["rte"], 1),
-        ("attempt, lr 0.3, rte", ["rte"], 1),
-        ("prompt", ["mrpc"], 2),
+        ("ATTEMPT, lr 0.01", ["mrpc"], 1),
+        ("ATTEMPT, lr 0.1", ["boolq"], 1),
+        ("ATTEMPT, lr 0.3", ["boolq"], 1),
+        ("ATTEMPT, lr 0.3", ["mrpc"], 2),
+        ("ATTEMPT, lr 0.3, again", ["rte"], 1),
+        ("ATTEMPT, lr 0.3, rte", ["rte"], 1),
+        ("prompt tuning", ["mrpc"], 2),
     ]
 
 
@@ -74,7 +76,7 @@ def test_what_a_prompt_starts_from_tells_runs_apart_unless_each_seed_has_its_own
     for seed in (1, 2):
         record_run(tmp_path / f"own/seed-{seed}", {5: 60}, method="spot", seed=seed, init=f"runs/cola/seed-{seed}")
     groups = {one.label: len(one.runs) for one in group(read_all([tmp_path])[0])}
-    assert groups == {"spot, init runs/mnli": 1, "spot, init runs/qqp": 1, "spot, init runs/cola/seed-N": 2}
+    assert groups == {"SPoT, init runs/mnli": 1, "SPoT, init runs/qqp": 1, "SPoT, init runs/cola/seed-N": 2}
 
 
 def test_a_prompt_that_all_seeds_start_from_is_one_setting(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_a_prompt_that_all_seeds_start_from_is_one_setting(tmp_path: Path) -> No
         record_run(tmp_path / f"a/seed-{seed}", {5: 60}, init="runs/cola/seed-1", **told)
         record_run(tmp_path / f"b/seed-{seed}", {5: 60}, init=f"runs/cola/seed-{seed}", **told)
     groups = {one.label: len(one.runs) for one in group(read_all([tmp_path])[0])}
-    assert groups == {"prompt, init runs/cola/seed-1": 3, "prompt, init runs/cola/seed-N": 3}
+    assert groups == {"prompt tuning, init runs/cola/seed-1": 3, "prompt tuning, init runs/cola/seed-N": 3}
 
 
 def test_a_name_below_a_picture_stands_whole(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_mixtures_over_training(two: list[Group]) -> None:
     [picture] = mixture_curves(two)
     lines = {line.get_label(): list(line.get_ydata()) for line in drawn(picture).axes[0].lines}
     assert lines == {"qqp": pytest.approx([0.3, 0.7]), "sst2": pytest.approx([0.5, 0.1]), "target": [0.2, 0.2]}
-    assert picture.title == "mrpc: weights of the prompts on dev (400 examples); attempt"
+    assert picture.title == "mrpc: weights of the prompts on dev (400 examples); ATTEMPT"
 
 
 def test_losses_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_results_are_bars_with_deviations_and_every_run(two: list[Group]) -> Non
     rings = [list(line.get_ydata()) for line in ax.lines if line.get_marker() == "o"]
     assert rings == [[71, 77]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["mrpc\naccuracy\nn = 400"]
-    assert picture.rows()[1:] == [["attempt", "74.00 ± 4.24 (2)"], ["prompt", "50.00 (1)"]]
+    assert picture.rows()[1:] == [["ATTEMPT", "74.00 ± 4.24 (2)"], ["prompt tuning", "50.00 (1)"]]
 
 
 def test_similarities_move_with_their_names() -> None:
@@ -305,3 +307,91 @@ def test_a_run_without_a_mixture_has_no_map(prompt_run: Path, capsys: pytest.Cap
 def test_no_program_loads_matplotlib_unasked() -> None:
     code = "import sys, train, eval, attempt.plots, attempt.report_html; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def drawn_lines(picture: object) -> list[tuple[object, ...]]:
+    """Colour, marker and dash of each curve of the first panel; a constant answer is none."""
+    from attempt.draw import drawn  # noqa: PLC0415
+
+    lines = [line for line in drawn(picture).axes[0].lines if line.get_label() != "constant answer"]  # type: ignore[arg-type]
+    return [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines]
+
+
+@pytest.mark.parametrize("methods", [["prompt"], ["prompt", "attempt"]])
+def test_no_two_of_28_curves_look_the_same(methods: list[str], tmp_path: Path) -> None:
+    for method in methods:
+        for i in range(28):
+            told = {"method": method, "lr": 0.01 * (i + 1)}
+            record_run(tmp_path / f"{method}-{i}", {5: 60 + i, 10: 61}, **told)
+    [picture] = learning_curves(group(read_all([tmp_path])[0]))
+    found = drawn_lines(picture)
+    assert len(found) == len(set(found)) == 28 * len(methods)
+
+
+def test_a_method_keeps_its_colour(tmp_path: Path) -> None:
+    from attempt.draw import COLOURS, drawn  # noqa: PLC0415
+    from attempt.report import METHODS  # noqa: PLC0415
+
+    for methods in (["attempt", "bitfit"], ["prompt", "bitfit", "attempt"], ["bitfit"]):
+        for method in methods:
+            record_run(tmp_path / "+".join(methods) / method, {5: 60, 10: 61}, method=method)
+        groups = group(read_all([tmp_path / "+".join(methods)])[0])
+        [curves], [bars] = learning_curves(groups), results(groups, "test")
+        colours = {METHODS[method]: COLOURS[list(METHODS).index(method)] for method in methods}
+        assert [one[0] for one in drawn_lines(curves)] == [colours[one.label] for one in curves.panels[0].lines]
+        patches = [
+            container.patches[0] for container in drawn(bars).axes[0].containers if hasattr(container, "patches")
+        ]
+        faces = [to_hex(patch.get_facecolor()) for patch in patches]
+        assert faces == [colours[label] for label in bars.groups] and len(faces) == len(methods)
+
+
+def test_a_constant_answer_is_drawn_and_told(tmp_path: Path) -> None:
+    from attempt.draw import drawn  # noqa: PLC0415
+
+    for folder in seeds(tmp_path):
+        path = folder / "result.json"
+        if path.exists():
+            constant = [
+                {"task": "mrpc", "split": s, "metrics": {"accuracy": v}} for s, v in (("dev", 51.5), ("test", 48.25))
+            ]
+            path.write_text(json.dumps(result_of(folder) | {"constant": constant}))
+    groups = group(read_all([tmp_path])[0])
+    [curves], [bars] = learning_curves(groups), results(groups, "test")
+    score, loss = drawn(curves).axes
+    [level] = [line for line in score.lines if line.get_label() == "constant answer"]
+    assert set(level.get_ydata()) == {51.5} and "constant answer" not in [line.get_label() for line in loss.lines]
+    assert "constant answer: 51.50" in curves.text() and "constant answer" in [
+        text.get_text() for text in drawn(curves).legends[0].get_texts()
+    ]
+    [lines] = [c for c in drawn(bars).axes[0].collections if c.get_label() == "constant answer"]
+    assert [segment[:, 1].tolist() for segment in lines.get_segments()] == [[48.25, 48.25]]
+    assert bars.rows()[-1] == ["constant answer", "48.25"]
+
+
+def test_ticks_stand_where_evaluations_are(tmp_path: Path) -> None:
+    from attempt.draw import drawn  # noqa: PLC0415
+
+    record_run(tmp_path / "few", {13: 60, 26: 61, 31: 62})
+    record_run(tmp_path / "many", {13 * i: 60 + i for i in range(1, 30)}, task="rte")
+    few, many = learning_curves(group(read_all([tmp_path])[0]))
+    assert drawn(few).axes[1].get_xticks().tolist() == [13, 26, 31]
+    ticks = drawn(many).axes[1].get_xticks()
+    assert 4 <= len(ticks) <= 7 and all(tick % 13 == 0 for tick in ticks)
+
+
+def test_an_svg_is_on_white_unless_it_is_part_of_a_page(two: list[Group]) -> None:
+    from attempt.draw import rendered  # noqa: PLC0415
+
+    [picture] = results(two, "test")
+    first = rendered(picture, "svg").decode().partition('<g id="axes_1">')[0]
+    assert re.search(r'<path d="M 0 [\d.]+[^"]*"\s+style="fill: #ffffff"', first)
+    assert "#ffffff" not in rendered(picture, "svg", transparent=True).decode().partition('<g id="axes_1">')[0]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs").rglob("*.svg")), ids=lambda path: path.name)
+def test_the_pages_pictures_are_on_white(path: Path) -> None:
+    """Their ink is dark: on a dark page they could not be read."""
+    text = path.read_text(encoding="utf-8")
+    before = text.partition("<text")[0]  # .paper: of a picture that is dark on a dark page
+    assert re.search(r'<rect [^>]*fill="#fff"/>|<rect class="paper"|style="fill: #ffffff"', before)

@@ -95,13 +95,13 @@ def test_the_demo_and_what_looks_at_it(
     assert "--demo" in words
     few = ["--steps", "2", "--eval-every", "2", "--eval-examples", "20", "--device", "cpu"]
     assert train.main([*words[1:], *few, "--out", str(tmp_path / "runs")]) == 0
-    assert "what ATTEMPT mixes for mnli" in capfd.readouterr().out
+    assert "what ATTEMPT mixes for mrpc" in capfd.readouterr().out
     places = {
-        "runs/rte-attempt-t5-base": "runs/mnli/attempt/seed-42",
-        "runs/rte-prompt-t5-base": "runs/mnli/prompt/seed-42",
+        "runs/rte-attempt-t5-base": "runs/mrpc/attempt/seed-1",
+        "runs/rte-prompt-t5-base": "runs/mrpc/prompt/seed-1",
     }
     places |= {
-        "runs/sst2-prompt-t5-base": "runs/mnli/prompt/seed-42",
+        "runs/sst2-prompt-t5-base": "runs/mrpc/prompt/seed-1",
         "sst2-adapter": "adapter",
         "weights.png": "weights.png",
     }

@@ -70,12 +70,12 @@ def test_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = Reader(folder / "report.html")
     by_name = {row[0]: row for row in found.rows if row}
     runs = {row[0]: row for row in found.rows if len(row) == 12}
-    assert runs["a/seed-2"][1:10] == ["mrpc", "attempt", "t5-base", "2", "10", "10", "84.00", "77.00", "0.50"]
+    assert runs["a/seed-2"][1:10] == ["mrpc", "ATTEMPT", "t5-base", "2", "10", "10", "84.00", "77.00", "0.50"]
     assert runs["p/seed-2"][5:8] == ["-", "5 of 80", "-"]  # not complete
     series = next(row for row in found.rows if row[1:4] == ["mrpc", "test", "f1"])
     assert series == ["a", "mrpc", "test", "f1", "81.25 ± 1.50", "1 2", "80.00 82.50"]
     results = [row for row in found.rows if row and "74.00 ± 4.24 (2)" in row]
-    assert results[0][0].startswith("attempt, ") and "lr 0.3" in results[0][0]
+    assert results[0][0].startswith("ATTEMPT, ") and "lr 0.3" in results[0][0]
     assert "--lr" in next(row for row in found.rows if row[:2] == ["runs", "tasks"])
     assert by_name["no-json"][1].startswith(f"{folder}/no-json/config.json: expected the config.json of a run")
     for name in ("no-config", "bad-result", "bad-metrics", "p/summary.json"):
@@ -107,7 +107,7 @@ def test_pictures_are_in_the_page_and_follow_its_colours(folder: Path) -> None:
     pictures = [attributes for tag, attributes in Reader(folder / "other.html").tags if tag == "svg"]
     titles = [attributes["aria-label"] or "" for attributes in pictures]
     assert "mrpc: learning curves, dev (400 examples)" in titles
-    assert any(title.startswith("mrpc: weights of the prompts on dev (400 examples); attempt") for title in titles)
+    assert any(title.startswith("mrpc: weights of the prompts on dev (400 examples); ATTEMPT") for title in titles)
     assert any(title.startswith("Results on test") for title in titles) and len(titles) == 6
     assert "fill: var(--ink)" in text and "stroke: var(--c0)" in text and "stroke: #0072b2" not in text
 
@@ -190,3 +190,22 @@ def test_the_browser_would_tell(tmp_path: Path) -> None:
         browser.open(page, 1280)
         assert browser.value("document.documentElement.scrollWidth") > 1280
         assert len(browser.complaints) >= 2 and len(set(browser.requests)) == 2
+
+
+def test_above_a_dozen_settings_each_has_a_small_picture(tmp_path: Path) -> None:
+    """One picture of all of them would be unreadable, and as wide as they are many."""
+    from attempt.report_html import MOST  # noqa: PLC0415
+
+    for i in range(MOST + 1):
+        record_run(tmp_path / f"r{i}", {5: 40 + i, 10: 50 + i}, lr=0.01 * (i + 1), method="prompt")
+        if i >= MOST - 1:
+            assert report_html.main([str(tmp_path), "--to", str(tmp_path / f"{i}.html")]) == 0
+    few, many = Reader(tmp_path / f"{MOST - 1}.html"), Reader(tmp_path / f"{MOST}.html")
+    assert not [a for t, a in few.tags if t == "svg" and a.get("class") == "small"]
+    assert [a for t, a in few.tags if t == "svg"]
+    pictures = [a for t, a in many.tags if t == "svg"]
+    assert len(pictures) == MOST + 1 and {a["class"] for a in pictures} == {"small"}
+    assert {a["aria-label"] for a in pictures} == {f"{40 + i}.00 to {50 + i}.00" for i in range(MOST + 1)}
+    row = next(row for row in many.rows if row[:1] == ["prompt tuning, lr 0.03"] and len(row) == 5)
+    assert row[1:] == ["1", "52.00", "", "10"]
+    assert "accuracy (%), from 40.00 to 62.00." in many.text

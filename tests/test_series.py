@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import eval
 import train
 from attempt import spot
 from attempt.baselines import METHODS
+from attempt.build import SOURCES
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
 from attempt.options import Options
 from attempt.prompt import SoftPrompt
@@ -544,3 +546,74 @@ def test_a_search_does_not_store_a_mirrors_password(
     assert train.main([*flags[:at], *flags[at + 2 :], "--mirror", "http://me:secret@127.0.0.1:9"]) == 0
     texts = [path.read_text() for path in (tmp_path / "s").rglob("*.json")]
     assert len(texts) >= 4 and not any("secret" in text for text in texts)
+
+
+def test_an_error_of_all_tasks_is_told_once(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint without its files, say, which each of them needs."""
+    (tmp_path / "no-model").mkdir()
+    flags = ["--task", "cola", "rte", "--separately", *SMALL, *common, "--model", str(tmp_path / "no-model")]
+    assert train.main([*flags, "--out", str(tmp_path / "x")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("train.py: error: cola: ") and "no-model" in lines[0]
+    assert lines[1:] == [
+        "train.py: error: rte: the same",
+        "train.py: error: expected 2 tasks to be trained, found 2 that failed: cola, rte",
+    ]
+
+
+def test_a_note_is_told_once_for_all_runs(
+    common: list[str], sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Of the paper's six sources one is there; each of three runs looks for them."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", str(Path(common[1])), *common[2:]]
+    shutil.copytree(sources[0], tmp_path / f"runs/qnli-prompt-{Path(common[1]).name}")
+    flags = ["--task", "cola", "--method", "attempt", "--steps", "1", *words, "--seeds", "1", "2", "3"]
+    assert train.main([*flags, "--out", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().err.count("sources from 1 of the paper's six tasks") == 1
+
+
+def test_the_command_that_makes_sources_has_the_runs_flags(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "my data"
+    flags = [
+        "--task",
+        "rte",
+        "--method",
+        "attempt",
+        *common,
+        "--data-dir",
+        str(folder),
+        "--labels",
+        "words",
+        "--shots",
+        "4",
+    ]
+    assert train.main([*flags, "--no-task-name", "--splits", "official"]) == 2
+    (command,) = (line.strip() for line in capsys.readouterr().err.splitlines() if "python train.py" in line)
+    found = train.parse(shlex.split(command)[2:])
+    options = found.options
+    assert found.separately and options.method == "prompt" and options.task == list(SOURCES)
+    assert (options.model, options.data_dir, options.device) == (common[1], str(folder), "cpu")
+    assert (options.labels, options.splits, options.task_name) == ("words", "official", False)
+    assert options.shots is None  # of the target: the sources have more
+
+
+def test_a_search_of_before_a_flag_goes_on(
+    common: list[str], sources: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = spot_flags(sources, common, tmp_path / "s")
+    assert train.main(flags) == 0
+    asked = json.loads((tmp_path / "s/search.json").read_text())
+    for name in ("task_field", "skip_bad_steps", "shard"):
+        del asked[name]
+    (tmp_path / "s/search.json").write_text(json.dumps(asked))
+    capsys.readouterr()
+    assert train.main(flags) == 0
+    assert f"kept       {tmp_path / 's'}: it is complete" in capsys.readouterr().out
+    assert train.main([*flags, "--skip-bad-steps"]) == 2
+    assert "--skip-bad-steps True (was False)" in error_of(capsys)

@@ -98,6 +98,24 @@ def test_the_target_is_not_ranked_among_the_others(files: list[str], capsys: pyt
     assert "expected prompts besides the target, found it alone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("target", ["rte/best.safetensors", "rte/last.safetensors", "rte", "adapter/adapter_model.bin"])
+def test_the_targets_own_run_is_not_ranked_under_another_name(
+    target: str, files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its folder or by a checkpoint in it, it is the same run."""
+    config = PromptConfig("prompt", "t5-base", ["rte"], [], "digits")
+    for name in ("best", "last"):
+        save_prompt(tmp_path / f"rte/{name}.safetensors", SoftPrompt(SOURCES[1][None]), config)
+    (tmp_path / "adapter").mkdir()
+    settings = {"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 5, "token_dim": 8}
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(settings | {"num_transformer_submodules": 1}))
+    torch.save({"prompt_embeddings": SOURCES[1].clone()}, tmp_path / "adapter/adapter_model.bin")
+    for own in (tmp_path / target, (tmp_path / target).parent if "." in target else tmp_path / "rte/best.safetensors"):
+        assert spot.main([str(own), files[0], files[2], "--target", str(tmp_path / target)]) == 0
+        rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert sorted(rows[1:]) == ["mnli", "qqp"], own
+
+
 def test_the_command_prints_every_pair(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert spot.main(files) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

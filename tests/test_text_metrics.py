@@ -8,8 +8,8 @@ import string
 import pytest
 
 from attempt.errors import AttemptError
-from data.metrics import macro_f1, normalize, question_em, score, text_em, text_f1
-from data.tasks import TASKS, Example
+from data.metrics import macro_f1, normalize, plain, question_em, score, text_em, text_f1
+from data.tasks import TASKS, Example, Task
 
 sklearn = pytest.importorskip("sklearn.metrics")
 
@@ -115,6 +115,30 @@ def test_text_scores_equal_a_recomputation() -> None:
 )
 def test_text_scores(answer: str, references: list[str], f1: float, em: float) -> None:
     assert (text_f1(answer, references), text_em(answer, references)) == (pytest.approx(f1), em)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "f1", "em"),
+    [
+        ("5", "-5", 0, 0),  # SQuAD's way: the same, as all of these
+        ("C", "C++", 0, 0),
+        ("C++", "C++", 1, 1),
+        ("A", "A", 1, 1),  # an article
+        ("", "A", 0, 0),
+        ("x = 2", "x != 2", 2 / 3, 0),
+        ("the end", "The  END", 1, 1),
+        ("Straße", "STRASSE", 1, 1),
+        ("yes.", "yes", 0, 0),
+    ],
+)
+def test_plain_text_scores(answer: str, reference: str, f1: float, em: float) -> None:
+    got = text_f1(answer, [reference], plain), text_em(answer, [reference], plain)
+    assert got == (pytest.approx(f1), em)
+    task = Task("mine", ("text",), (), ("plain_f1", "plain_em"), "given", (), free_text=True)
+    found = score(task, [answer, "x"], [Example("", reference), Example("", "x")])
+    assert found == pytest.approx(
+        {"plain_f1": 50 + 50 * f1, "plain_em": 50 + 50 * em, "invalid": 50 if answer == "" else 0}
+    )
 
 
 @pytest.mark.parametrize("name", ["squad", "nq", "hotpotqa", "searchqa", "newsqa", "triviaqa", "record"])

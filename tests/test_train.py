@@ -14,9 +14,11 @@ import eval
 import train
 from attempt.checkpoint import load_prompt
 from attempt.machine import Machine
+from attempt.options import Options
 from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
 from attempt.run import Run
+from attempt.summary import training_lines
 from data.batches import bucketed
 
 
@@ -503,10 +505,29 @@ def test_the_cap_shapes_every_epoch_and_a_resumed_run_meets_the_same_batches(com
 def test_the_cap_counts_in_the_length_of_a_run(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--task", "cola", "rte", "--method", "prompt", "--dry-run", "--epochs", "2", *common]
     assert train.main(flags) == 0
-    assert "training   18 steps of 8 examples (2.1 epochs)" in capsys.readouterr().out  # 40 + 30 examples
+    assert "training   18 steps of 8 examples (2 epochs)" in capsys.readouterr().out  # 40 + 30 examples
     assert train.main([*flags, "--mixing-cap", "32"]) == 0
-    assert "training   16 steps of 8 examples (2.1 epochs)" in capsys.readouterr().out  # 32 + 30
+    assert "training   16 steps of 8 examples (2 epochs)" in capsys.readouterr().out  # 32 + 30
     assert Plan.complete(train.parse([*flags, "--mixing-cap", "3"]).options, 6, None).steps == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "told"),
+    [
+        ([8], {"steps": 3}, "3 steps of 8 examples (3 epochs)"),  # a batch of 32 holds the whole set
+        ([33], {"steps": 3}, "3 steps of 32 examples (1.5 epochs)"),
+        ([64, 32], {"steps": 3}, "3 steps of 32 examples (1 epochs)"),
+        ([64, 32], {"steps": 3, "mixing_cap": 16}, "3 steps of 32 examples (3 epochs)"),
+        ([10_000], {"steps": 10}, "10 steps of 32 examples (0.032 epochs)"),
+        ([8], {"steps": 1234}, "1234 steps of 8 examples (1,234 epochs)"),
+    ],
+)
+def test_the_epochs_that_are_told_are_passes_over_the_data(sizes: list[int], more: dict[str, Any], told: str) -> None:
+    plan = Plan.complete(Options(["a"], method="prompt", **more), sum(sizes), None)
+    assert training_lines(plan, sizes)[0] == ("training", told)
+    whole = Options(["a"], batch_size=8, epochs=3, mixing_cap=more.get("mixing_cap"))
+    steps = Plan.complete(whole, whole.epoch_examples(sizes), 3).steps
+    assert steps == 3 * whole.epoch_steps(sizes)
 
 
 @pytest.mark.gpu

@@ -19,6 +19,7 @@ import train
 from attempt.checkpoint import load_prompt
 from attempt.command import parse
 from attempt.errors import AttemptError
+from attempt.plan import Plan
 from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
@@ -74,9 +75,10 @@ def test_a_csv_is_what_python_writes(tmp_path: Path) -> None:
     with open(tmp_path / "x.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["question", "context", "answer"])
-        writer.writerows([a, b, "yes"] for a, b in zip(cells[::2], cells[1::2], strict=True))
+        rows = [(a, b) for a, b in zip(cells[::2], cells[1::2], strict=True) if a.strip() or b.strip()]
+        writer.writerows([a, b, "yes"] for a, b in rows)
     read = [row.fields for row in read_rows(str(tmp_path / "x.csv"), QA)]
-    assert read == [(a.strip(), b.strip()) for a, b in zip(cells[::2], cells[1::2], strict=True)]
+    assert read == [(a.strip(), b.strip()) for a, b in rows] and len(read) > 130
 
 
 @pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl"])
@@ -103,7 +105,18 @@ HEAD = "question\tcontext\tanswer\n"
             "question\tanswer\nb\tc\n",
             "x.tsv line 1: expected one column 'context', found 'question', 'answer'",
         ),
-        ("x.tsv", "question\t" + HEAD + "a\ta\tb\tc\n", "line 1: expected one column 'question', found 'question', 'q"),
+        ("x.tsv", "question\t" + HEAD + "a\ta\tb\tc\n", "line 1: expected one column 'question', found 2; rename the"),
+        ("x.tsv", HEAD + 'a\t"b\nb"\tc\n', "line 2: expected 3 cells, found 2; mend the row; quotes hold .* as .csv"),
+        ("x.tsv", '"question"\t"context"\t"answer"\n', r"\(did you mean \"question\"\?\).*; quotes hold .* as .csv"),
+        ("x.tsv", ("\ufeff" + HEAD).encode("utf-16-le"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save"),
+        ("x.csv", HEAD.encode("utf-16-be"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
+        ("x.jsonl", "{}".encode("utf-32"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
+        ("x.csv", "question,context,answer\ra,b,c\r", "line 1: expected lines that end in LF or CRLF, found CR alone"),
+        ("x.tsv", HEAD.replace("\n", "\r") + "a\tb\tc\r", "line 1: expected lines that end in LF or CRLF, found CR"),
+        ("x.jsonl", '{"answer": "a", "answer": "b"}\n', "line 1: expected a JSON object, found the key 'answer' twice"),
+        ("x.jsonl", '{\n "question": "a"\n}\n', "line 1: .* found one over several lines; write one object a line"),
+        ("x.jsonl", '[\n {"question": "a"}\n]\n', "line 1: .* found one over several lines; write one object a line"),
+        ("x.jsonl", '[{"question": "a"},\n', "line 1: expected a JSON object, found .*; write one object a line"),
         ("x.tsv", HEAD, "x.tsv: expected at least 1 example, found none"),
         ("x.tsv", "", "x.tsv: expected a line of column names, found an empty file"),
         ("x.tsv.gz", "", "x.tsv.gz: expected a line of column names, found an empty file"),
@@ -124,7 +137,13 @@ HEAD = "question\tcontext\tanswer\n"
         ("x.jsonl", '{"question": {}, "context": "b", "answer": "c"}', "line 1: .* in 'question', found {}"),
         ("x.jsonl", '{"question": null, "context": "b", "answer": "c"}', "line 1: .* in 'question', found null"),
         ("x.jsonl", '{"question": "\\ud800", "context": "b", "answer": "c"}', "line 1: .* found half a surrogate pair"),
-        ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]"),
+        ("x.jsonl", '{"question": "a", "context": "b", "answer": NaN}', "line 1: .* 'answer', found NaN; fill it in"),
+        ("x.jsonl", '\n{"question": Infinity, "context": "b", "answer": "c"}', "line 2: .* 'question', found Infinity"),
+        ("x.jsonl", '{"question": "a", "context": -Infinity, "answer": "c"}', "line 1: .* 'context', found -Infinity"),
+        ("x.jsonl", '{"question": "", "context": " ", "answer": "c"}', "line 1: expected a text in 'question' or"),
+        ("x.csv", "question,context,answer\na,,b\n,,b\n", "x.csv line 3: expected a text in 'question' or 'context'"),
+        ("x.tsv", HEAD + "\t \tb\n", "x.tsv line 2: expected a text in 'question' or 'context', found none"),
+        ("x.jsonl", "[1]\n", r"x.jsonl line 1: expected a JSON object, found \[1\]; write one object a line"),
         ("x.jsonl", '{"a": \n', "x.jsonl line 1: expected a JSON object, found"),
         ("x.jsonl", "\n", "x.jsonl: expected at least 1 example"),
         ("x.txt", HEAD, "x.txt: expected a file named .tsv, .csv or .jsonl"),
@@ -135,6 +154,46 @@ def test_damage_is_told_on_one_line(tmp_path: Path, name: str, content: str | by
     with pytest.raises(AttemptError, match=message) as error:
         rows_of(tmp_path / name, content)
     assert str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_lone_cr_in_a_csv_is_a_space(tmp_path: Path) -> None:
+    with open(tmp_path / "x.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("question", "context", "answer"), ("a\rb", "c\r", "d"), ("a", "b,\rc", "d")])
+    assert b"a\rb,c\r,d\n" in (tmp_path / "x.csv").read_bytes()  # without quotes
+    read = [(row.fields, row.label) for row in read_rows(str(tmp_path / "x.csv"), QA)]
+    assert read == [(("a b", "c"), "d"), (("a", "b, c"), "d")]
+
+
+def test_quotes_in_a_tsv_and_labels_that_look_alike_are_told_once(tmp_path: Path, capsys: Any) -> None:
+    with open(tmp_path / "x.tsv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONNUMERIC)
+        file.write(HEAD)
+        writer.writerows([("a", 'say ""x""', label) for label in (1, 1.0, "Yes", "yes", "nan")] * 3)
+    path = str(tmp_path / "x.tsv")
+    task = user_task("mine", UserFiles(path, path, None, ("question", "context"), "answer"))
+    for _ in range(2):
+        rows = load_official(task, Downloader().fetch)["train"]
+    assert rows[2].target == '"Yes"' and rows[2].source.startswith('mine question: "a" context: "say')
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f'note: {path}: the labels "Yes", "yes" differ in spelling alone, and are 2 classes'
+    assert told[1] == f"note: {path}: the labels 1, 1.0 differ in spelling alone, and are 2 classes"
+    assert told[2].startswith(f"note: {path} line 2 and 14 more: a cell in double quotes, which are part of it")
+    assert len(told) == 3
+    plain = write(tmp_path / "plain.tsv", HEAD + 'a "b" c\t"d\tnan\n' * 3)
+    files = UserFiles(plain, plain, None, ("question", "context"), "answer")
+    load_official(user_task("mine", files), Downloader().fetch)
+    assert capsys.readouterr().err == (
+        f"note: {plain}: the label nan is a class as any other, though it may stand for a missing one\n"
+    )
+    odd = write(tmp_path / "odd.tsv", HEAD + "a\tb\t\x1b[1mx\na\tb\t\x1b[1mX\n" * 3)
+    load_official(user_task("mine", UserFiles(odd, odd, None, ("question",), "answer")), Downloader().fetch)
+    assert f"{odd}: the labels \\x1b[1mX, \\x1b[1mx differ in spelling alone" in capsys.readouterr().err
+
+
+def test_a_missing_number_in_a_column_that_is_not_read(tmp_path: Path) -> None:
+    row = '{"question": "a", "context": "", "answer": 1, "score": NaN}\n'
+    assert rows_of(tmp_path / "x.jsonl", row) == [(("a", ""), "1")]
 
 
 def test_files_that_are_not_there_or_not_gzipped(tmp_path: Path) -> None:
@@ -150,15 +209,47 @@ def test_files_that_are_not_there_or_not_gzipped(tmp_path: Path) -> None:
             read_rows(str(tmp_path / "x.tsv.gz"), QA)
 
 
-def test_what_targets_are_taken_for() -> None:
+TWENTY, MORE = [str(i) for i in range(20)], [str(i) for i in range(21)]
+LONG = [f"answer {i}" for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("targets", "dev", "kind"),
+    [
+        (list("babaa"), LONG, "labels"),
+        (TWENTY * 3, LONG, "labels"),
+        (MORE * 3, MORE * 3, "text"),
+        (LONG, LONG, "text"),
+        # small training files
+        (list("abab"), list("ab"), "labels"),
+        (list("ab"), list("abbab"), "labels"),
+        (TWENTY, TWENTY * 2, "labels"),
+        (LONG[:10], LONG[10:], "text"),
+        (["a"], ["b"], "text"),
+        (LONG[:10], LONG[9:], None),  # one of dev's is known
+        (list("aab"), list("abc"), None),  # one of dev's is not
+        (LONG[:10], LONG[:10], None),  # each of them twice
+    ],
+)
+def test_what_targets_are_taken_for(tmp_path: Path, targets: list[str], dev: list[str], kind: str | None) -> None:
+    paths = [
+        write(tmp_path / f"{name}.csv", "text,answer\n" + "".join(f"a text,{answer}\n" for answer in answers))
+        for name, answers in (("train", targets), ("dev", dev))
+    ]
+    files = UserFiles(paths[0], paths[1], None, ("text",), "answer")
+    if kind is None:
+        with pytest.raises(AttemptError, match=r"train.csv: expected answers that are plainly .* say which by --answ"):
+            user_task("mine", files)
+    else:
+        assert user_task("mine", files).free_text == (kind == "text")
+    assert not user_task("mine", dataclasses.replace(files, answers="labels")).free_text
+    assert user_task("mine", dataclasses.replace(files, answers="text")).free_text
+
+
+def test_the_order_of_labels() -> None:
     assert labels_of(["b", "a", "b", "a", "a"]) == ("a", "b")
-    assert labels_of(["b", "a", "b", "a"]) == ()  # half as many as rows
-    twenty, more = [str(i) for i in range(20)], [str(i) for i in range(21)]
-    assert labels_of(twenty * 3) == tuple(twenty)  # by value: "2" before "10"
-    assert labels_of([*twenty, "x"][1:] * 3) == tuple(sorted([*twenty, "x"][1:]))
-    assert labels_of(more * 3) == ()
-    assert labels_of(more, "labels") == tuple(more)
-    assert labels_of(["b", "a"] * 9, "text") == ()
+    assert labels_of(TWENTY * 3) == tuple(TWENTY)  # by value: "2" before "10"
+    assert labels_of([*TWENTY, "x"][1:] * 3) == tuple(sorted([*TWENTY, "x"][1:]))
     assert labels_of(["9" * 5000, "10"] * 9) == ("10", "9" * 5000)  # too long for int()
     assert labels_of(["01", "1", "2"] * 3) == ("01", "1", "2")
 
@@ -192,12 +283,14 @@ def test_a_task_of_labels(tmp_path: Path) -> None:
 
 def test_a_task_of_free_text_and_the_order_of_its_fields(tmp_path: Path) -> None:
     train_file, dev = write(tmp_path / "a.tsv", TSV), write(tmp_path / "b.jsonl", JSONL)
-    task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer"))
-    assert (task.labels, task.metrics, task.free_text) == ((), ("f1", "em"), True)
+    task = user_task("mine", UserFiles(train_file, dev, None, ("context", "question"), "answer", "text"))
+    assert (task.labels, task.metrics, task.free_text) == ((), ("plain_f1", "plain_em"), True)
+    as_squad = UserFiles(train_file, dev, None, ("context", "question"), "answer", "text", "squad")
+    assert user_task("mine", as_squad).metrics == ("f1", "em")
     splits = splits_of(task)
     assert splits["train"][0] == ('mine context: a, b question: Who "is"?', '"yes')
     assert splits["dev"][1] == ("mine context: false question: 12345678901234567890123", "no")
-    closed = user_task("mine", UserFiles(train_file, dev, None, ("context",), "answer", "labels"))
+    closed = user_task("mine", UserFiles(train_file, dev, None, ("question",), "answer", "labels"))
     assert closed.labels == ('"yes', "no")
 
 
@@ -206,7 +299,7 @@ def test_a_task_needs_a_plain_name_and_different_columns(tmp_path: Path) -> None
     for bad in ("../x", "a b", "", "-x"):
         with pytest.raises(AttemptError, match="--task: expected a name of letters"):
             user_task(bad, UserFiles(name, name, None, ("context",), "answer"))
-    with pytest.raises(AttemptError, match="expected each column once, found answer again"):
+    with pytest.raises(AttemptError, match="expected each column once, found answer"):
         user_task("mine", UserFiles(name, name, None, ("context", "answer"), "answer"))
 
 
@@ -269,6 +362,53 @@ def test_train_eval_and_resume(
     assert "--target-field text (was label)" in error_of(capsys)
 
 
+def test_what_the_answers_are_is_decided_once(common: list[str], tmp_path: Path, capsys: Any) -> None:
+    train_file = write(tmp_path / "train.csv", "text,mark\na,A\nb,B\nc,A\nd,B\n")
+    dev = write(tmp_path / "dev.csv", "text,mark\ne,A\nf,B\ng,B\n")
+    other = write(tmp_path / "other.csv", "text,mark\ne,A\n")
+    flags = ["--task", "mine", "--train-file", train_file, "--source-field", "text", "--target-field", "mark", *common]
+    run = tmp_path / "run"
+    assert train.main([*flags, "--dev-file", dev, "--out", str(run)]) == 0
+    assert "its answers are the labels A, B\n" in capsys.readouterr().out
+    plan, again = Plan.read(run / "config.json"), parse([*flags, "--dev-file", dev, "--out", str(run)]).options
+    assert plan.answers == "labels" and "answers" not in plan.asked and plan.differences(again) == []
+    # another dev file asks nothing, and changes nothing of it
+    short = write(tmp_path / "short.csv", "text,mark\na,A\nb,B\n")
+    assert train.main([*flags[:2], "--train-file", short, *flags[4:], "--dev-file", other, "--dry-run"]) == 2
+    assert "--answers labels or --answers text" in error_of(capsys)
+    assert eval.main(["--run", str(run), "--device", "cpu", "--dev-file", other, "--split", "dev"]) == 0
+    assert "mine dev: accuracy" in capsys.readouterr().out
+    # a run of before plans told it goes by its training file alone
+    config = json.loads((run / "config.json").read_text())
+    del config["text_scores"]
+    (run / "config.json").write_text(json.dumps({**config, "answers": None}))
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
+    assert "mine test: f1 " in capsys.readouterr().out
+
+
+def test_how_free_text_is_compared(files: list[str], common: list[str], tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    assert train.main(["--task", "mine", *files, *common, "--answers", "text", "--out", str(run)]) == 0
+    assert [list(score["metrics"]) for score in result_of(run)["scores"]] == [["plain_f1", "plain_em"]] * 2
+    printed = capsys.readouterr().out
+    assert re.search(r"best \(step \d\): mine test: plain_f1 [\d.]+, plain_em [\d.]+, invalid", printed)
+    assert eval.main(["--run", str(run), "--device", "cpu", "--text-scores", "squad"]) == 0
+    assert re.search(r"mine test: f1 [\d.]+, em [\d.]+, invalid", capsys.readouterr().out)
+    assert train.main(["--resume", str(run), "--change", "--text-scores", "squad"]) == 2
+    assert "--text-scores squad (was plain)" in error_of(capsys)
+    # a run of before there was a choice goes on as it began: its free text was compared as SQuAD's
+    config = json.loads((run / "config.json").read_text())
+    del config["text_scores"]
+    again = parse(["--task", "mine", *files, *common, "--out", str(run)]).options
+    for answers, way in (("text", "squad"), (None, "squad"), ("labels", "plain")):
+        (run / "config.json").write_text(json.dumps({**config, "answers": answers, "asked": []}))
+        plan = Plan.read(run / "config.json")
+        assert plan.text_scores == way and not [told for told in plan.differences(again) if "--text-scores" in told]
+    (run / "config.json").write_text(json.dumps(config))
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
+    assert " f1 " in capsys.readouterr().out
+
+
 def test_numbers_of_examples_and_words(files: list[str], common: list[str], capsys: Any) -> None:
     flags = ["--task", "mine", *files, *common, "--dry-run"]
     assert train.main([*flags, "--train-examples", "5", "--eval-examples", "4", "--splits", "official"]) == 0
@@ -276,8 +416,9 @@ def test_numbers_of_examples_and_words(files: list[str], common: list[str], caps
     assert train.main([*flags, "--shots", "3", "--labels", "words", "--init", "labels"]) == 0
     printed = capsys.readouterr().out
     assert "mine: train 6, dev 10" in printed and ("target 'yes'" in printed or "target 'no'" in printed)
-    assert train.main([*flags, "--answers", "text"]) == 0
-    assert "its answers are free text" in capsys.readouterr().out
+    for way, told in (("plain", "as they are, but for case and spaces"), ("squad", "as SQuAD's are")):
+        assert train.main([*flags, "--answers", "text", "--text-scores", way]) == 0
+        assert f"its answers are free text, compared {told}\n" in capsys.readouterr().out
     assert train.main([*flags, "--answers", "text", "--shots", "3"]) == 2
     assert "mine has no set of labels" in error_of(capsys)
 
@@ -360,6 +501,7 @@ def test_names_that_are_wrong(files: list[str], common: list[str], tmp_path: Pat
         (["--test-file", "a.tsv"], "expected --train-file, --dev-file, --source-field, --target-field too"),
         (["--source-field", "a"], "found --source-field alone"),
         (["--answers", "text"], "found --answers alone"),
+        (["--text-scores", "squad"], "found --text-scores alone"),
     ],
 )
 def test_flags_that_need_others(flags: list[str], missing: str, capsys: Any) -> None:
@@ -386,3 +528,42 @@ def test_labels_are_read_once_and_again_when_the_file_has_changed(
     for _ in range(2):  # an error is not remembered
         with pytest.raises(AttemptError, match="found none there"):
             user_task("mine", files)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[str]:
+    """Flags for files that have the rows of two tasks in turn, each with labels of its own."""
+    draw, flags = random.Random(1), []
+    for split, n in (("train", 40), ("dev", 20)):
+        kinds = [("mood", ["good", "bad"]), ("tense", ["past", "present", "future"])]
+        rows = [f"{kinds[i % 2][0]}\t{s}\t{draw.choice(kinds[i % 2][1])}\n" for i, s in enumerate(sentences(n, n)[:n])]
+        flags += [f"--{split}-file", write(tmp_path / f"{split}.tsv", "kind\ttext\tlabel\n" + "".join(rows))]
+    return [*flags, "--source-field", "text", "--target-field", "label"]
+
+
+def test_two_tasks_of_ones_own_in_the_same_files(
+    mixed: list[str], common: list[str], glue: Path, tmp_path: Path, capsys: Any
+) -> None:
+    flags = [*mixed, *common, "--data-dir", str(glue)]
+    own = ["--task-field", "kind"]
+    assert train.main(["--task", "mood", "cola", "tense", *own, *flags, "--out", str(tmp_path / "both")]) == 0
+    told = capsys.readouterr().out
+    assert "mood: train 20, dev 10, test 10 examples\n           its answers are the labels bad, good\n" in told
+    assert "tense: train 20, dev 10, test 10 examples\n           its answers are the labels future, past" in told
+    assert [s["task"] for s in result_of(tmp_path / "both")["scores"]] == ["mood", "cola", "tense"] * 2
+    assert eval.main(["--run", str(tmp_path / "both"), "--task", "tense", "--device", "cpu"]) == 0
+    assert "tense test: accuracy" in capsys.readouterr().out
+    assert train.main(["--task", "mood", "tense", "--separately", *own, *flags, "--out", str(tmp_path / "each")]) == 0
+    assert result_of(tmp_path / "each/tense")["task"] == ["tense"]
+    rows = user_task("mood", UserFiles(mixed[1], mixed[3], None, ("text",), "label", None, ("kind", "mood"))).read(
+        "mood", None
+    )  # type: ignore[arg-type]
+    lines = [line.split("\t") for line in Path(mixed[1]).read_text().splitlines()]
+    assert [(row.fields[0], row.label) for row in rows["train"]] == [(t, label) for k, t, label in lines if k == "mood"]
+    capsys.readouterr()
+    for words, message in (
+        (["mood", "tense"], "found mood, tense; the others must be of --list-tasks, or name by --task-field"),
+        (["mood", "tens", *own], "expected rows of the task tens in the column 'kind', found those of 'mood', 'tense'"),
+    ):
+        assert train.main(["--task", *words, *flags, "--out", str(tmp_path / "x")]) == 2
+        assert message in error_of(capsys)

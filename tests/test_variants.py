@@ -95,7 +95,14 @@ def test_a_learned_temperature_is_the_clamped_exponential(tau: float, clamped: f
 
 def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
     learned, fixed = PromptAttention(D, learn_temperature=True), PromptAttention(D)
-    assert learned.temperature.item() == pytest.approx(fixed.temperature, rel=1e-6)
+    assert learned.temperature.item() == pytest.approx(fixed.temperature, rel=1e-6) and learned.tau.item() == 1.0
+    for temperature in (1.01 * D, 20.0, 148 * D):  # from exp(0.005) D to exp(5) D
+        assert PromptAttention(D, temperature=temperature, learn_temperature=True).temperature.item() == pytest.approx(
+            temperature, rel=1e-5
+        )
+    for temperature in (5.0, 150.0 * D):
+        with pytest.raises(ValueError, match=r"expected 8\.04 to 1187, to be learned from"):
+            PromptAttention(D, temperature=temperature, learn_temperature=True)
 
 
 COUNTS = {  # at D = 8, R = 100, one target of L = 3
@@ -142,7 +149,7 @@ def test_nothing_to_train_is_told() -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("use_target", [True, False])
 def test_saved_and_loaded_it_mixes_the_same(name: str, use_target: bool, tmp_path: Path) -> None:
-    prompt = variant(name, use_target, learn_temperature=True, pool_pads=True, temperature=2.0).float()
+    prompt = variant(name, use_target, learn_temperature=True, pool_pads=True, temperature=20.0).float()
     config = PromptConfig("attempt", "t5-base", ["cola"], ["mnli", "sst2"], "digits")
     save_prompt(tmp_path / "p.safetensors", prompt, config)
     loaded, settings = load_prompt(tmp_path / "p.safetensors")
