@@ -28,7 +28,6 @@ from benchmarks.recipe import GENERATED, PADDED, Recipe
 from benchmarks.timing import alternate, figure, markdown, sampled, seconds, span
 from data.batches import collate
 from eval import score_split
-from model.decoding import generate
 from train import Job, prepare, training_batches
 
 COMPARED = 64  # examples whose answers are compared before
@@ -72,11 +71,11 @@ def our_job(given: argparse.Namespace, more: list[str], steps: int) -> Job:
 
 def compare_answers(job: Job, recipe: Recipe) -> float:
     """Share of equal tokens in the answers to the first of the dev set, before any training, each after its own ids."""
-    split, t5, machine = job.splits[0]["dev"], job.backbone.t5.eval(), job.trainer.machine
+    split, machine = job.splits[0]["dev"], job.trainer.machine
+    job.backbone.t5.eval()
     first = range(min(COMPARED, len(split.examples)))
-    batch = collate(split.tokens, first).to(machine.device)
-    with machine.autocast():
-        ours = generate(t5, batch.ids, batch.mask, GENERATED, job.trainer.trained.prompt, batch.tasks)
+    batch = collate(split.tokens, first)
+    ours = job.backbone.generate(job.trainer.trained.prompt, batch, GENERATED, len(first))
     rows = recipe.encode([split.examples[i] for i in first])
     theirs = recipe.peer.generate(next(recipe.batches(rows, len(rows), shuffle=False)), GENERATED)
     same = equal_share(ours, theirs)
@@ -100,7 +99,7 @@ def turns(job: Job, recipe: Recipe, steps: int) -> dict[str, dict[str, Callable[
     def train_ours() -> None:
         trainer.t5.train()
         for batch in islice(ours, steps):
-            trainer.train_step(*(part.to(trainer.machine.device) for part in batch))
+            trainer.train_step(*batch)
 
     def train_theirs() -> None:
         for batch in islice(theirs, steps):

@@ -35,6 +35,8 @@ def facts(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
+        found["gpu_memory_gb"] = round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)
+        found["driver"] = said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "-i", "0")
     return found
 
 
@@ -72,12 +74,17 @@ def package(name: str) -> str:
 
 def commit() -> str:
     """The commit that was measured, with a + where files differ from it."""
+    git = ("git", "-C", str(REPOSITORY))
+    changed = said(*git, "status", "--porcelain", "--untracked-files=no")
+    return (said(*git, "rev-parse", "--short", "HEAD") or "unknown") + "+" * bool(changed)
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *words]
+
+def said(*command: str) -> str:
+    """What a program prints; nothing where there is none."""
+    try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+    except OSError:
+        return ""
 
 
 class Product:

@@ -13,6 +13,8 @@ V11: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings":
 SHAPES: dict[str, T5Config] = {
     "tiny": T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=101),  # for the tests
     "tiny-v1_1": T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, vocab_size=101, **V11),
+    "short": T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=2, num_heads=8),  # t5-small's widths, for forms.py
+    "short-v1_1": T5Config(d_model=512, d_kv=64, d_ff=1024, num_layers=2, num_heads=6, **V11),
     "t5-small": T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8),
     "t5-base": T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12),
     "t5-large": T5Config(d_model=1024, d_kv=64, d_ff=4096, num_layers=24, num_heads=16),
@@ -50,12 +52,12 @@ def load(config: T5Config, state: dict[str, Tensor]) -> T5:
     return t5.requires_grad_(False)
 
 
-def operations(config: T5Config, L: int, S: int, T: int, backward: bool) -> int:
+def operations(config: T5Config, L: int, S: int, T: int, backward: bool, trained: bool = False) -> int:
     """Floating-point operations for an example of S text tokens, L prompt tokens and T decoder positions.
 
     A product of matrices counts twice its multiplications; norms, softmax and the like count nothing. The backward pass
     of a frozen T5 needs the gradients of the activations alone: for a weight's product as much as forward, and twice
-    as much for the two products of attention.
+    as much for the two products of attention. Where the T5 is trained, the gradient of each weight comes on top.
     """
     D, F, V, inner = config.d_model, config.d_ff, config.vocab_size, config.num_heads * config.d_kv
     m, N = 3 if config.gated else 2, L + S
@@ -63,4 +65,14 @@ def operations(config: T5Config, L: int, S: int, T: int, backward: bool) -> int:
     decoder = N * 4 * D * inner + T * 2 * (6 * D * inner + m * D * F)  # the first term: cross-attention's keys, values
     weights = config.num_layers * encoder + config.decoder_layers * decoder + T * 2 * D * V
     attention = config.num_layers * 4 * N * N * inner + config.decoder_layers * 4 * T * N * inner
-    return 2 * weights + 3 * attention if backward else weights + attention
+    return (3 if trained else 2) * weights + 3 * attention if backward else weights + attention
+
+
+def most_bytes(config: T5Config, examples: int, positions: int, backward: bool, trained: bool) -> int:
+    """Memory that a plain program on a GPU may come to need: a guess, above what was seen, to place programs by."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in T5(config).parameters())
+    weights = parameters * (16 if trained else 6)  # with gradients and two moments; or fp32 while they are cast to bf16
+    a_position = 75 * config.d_model + 6 * config.num_heads * positions
+    layers = config.num_layers + 1 if backward else 2
+    return 10**9 + weights + layers * examples * positions * a_position

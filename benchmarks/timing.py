@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,13 @@ Sampler = Callable[[], float]  # does something once, and says in how many secon
 
 
 def alternate(samplers: Mapping[str, Sampler], rounds: int, warmup: int) -> dict[str, list[float]]:
-    """The samples, in seconds, of each round.
+    """The samples, in seconds, of all rounds."""
+    *_, found = in_turns(samplers, rounds, warmup)
+    return found
+
+
+def in_turns(samplers: Mapping[str, Sampler], rounds: int, warmup: int) -> Iterator[dict[str, list[float]]]:
+    """After each round, the samples so far.
 
     All take turns in every round, each round beginning with another, so that a drift of the machine meets all alike.
     """
@@ -25,7 +31,7 @@ def alternate(samplers: Mapping[str, Sampler], rounds: int, warmup: int) -> dict
         first = i % len(names)
         for name in names[first:] + names[:first]:
             found[name].append(samplers[name]())
-    return found
+        yield found
 
 
 def seconds(work: Work, device: torch.device) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from faults import BODY, without_waiting
 from glue_files import HOST, Folder, Server, serving, write_checksums
 from hugging_face import COMMON, V11, random_state, save
@@ -16,6 +17,17 @@ import train
 from attempt import errors
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: wants a CUDA GPU; python -m pytest -m gpu runs these alone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,11 +9,11 @@ import torch
 from hugging_face import CONFIGS
 from runs import error_of
 
-from benchmarks import end_to_end, evaluate, harness, loading, step
+from benchmarks import end_to_end, evaluate, harness, loading, step, worker
 from benchmarks.machine import REPOSITORY
-from benchmarks.ours import FORMS, Ours
+from benchmarks.ours import FORMS, METHODS, Ours
 from benchmarks.peer_tokenizer import hugging_face_tokenizer
-from benchmarks.peers import Peer
+from benchmarks.peers import PEERED, PEERS, Peer
 from benchmarks.shapes import SHAPES, operations, random_state
 from model.config import T5Config
 from model.t5 import T5
@@ -51,11 +51,43 @@ def test_a_step_is_measured_where_losses_and_gradients_agree(tmp_path: Path) -> 
 def test_every_form_agrees_with_the_peer() -> None:
     """The check that comes before the samples, in all forms."""
     case = harness.Case("tiny-v1_1", 7, 3, 0.1, "fp32", 5, 2, True)
-    forms = [f"ours, {form}" for form in FORMS if not FORMS[form].compiled]
+    forms = [f"ours, {form}" for form in FORMS if form != "compiled"]
+    for benchmark, more in ((step.STEP, []), (evaluate.EVALUATE, ["hugging face, static"])):
+        _, agreement = benchmark.prepare(case, ["hugging face", *more, *forms], CPU, True)
+        assert list(agreement) == [*more, *forms]
+    assert set(harness.PROGRAMS) == {*PEERS, *(f"ours, {form}" for form in FORMS)}
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-v1_1"])
+def test_every_method_agrees_with_the_peer_or_the_plain_form(model: str) -> None:
+    """Fine-tuning and adapters with transformers', and after a step too; the mixtures among themselves."""
+    case = harness.Case(model, 7, 9, 0.1, "fp32", 5, 2, True)
+    ours = ("ours, plain", "ours, all")
+    names = [harness.named(program, method) for method in METHODS for program in ("hugging face", *ours)]
+    names = [name for name in names if name not in ("attempt: hugging face", "tasks: hugging face")]
     for benchmark in (step.STEP, evaluate.EVALUATE):
-        _, agreement = benchmark.prepare(case, ["hugging face", *forms], CPU)
-        assert list(agreement) == forms
-    assert set(harness.PROGRAMS) == {"hugging face", "hugging face, compiled", *(f"ours, {form}" for form in FORMS)}
+        _, agreement = benchmark.prepare(case, names, CPU, True)
+        assert len(agreement) == len(names) - len(METHODS)  # all but the first one of each
+    programs = case.programs(names, CPU)
+    firsts, after = {name: p for name, p in programs.items() if "hugging face" in name}, {}
+    for name, program in {**firsts, **{name: p for name, p in programs.items() if name not in firsts}}.items():
+        batch, method = case.batch(CPU, name), harness.parts_of(name)[1]
+        program.step(batch)
+        loss = program.loss(batch).item()
+        assert loss == pytest.approx(after.setdefault(method, loss), rel=1e-4), name
+
+
+def test_methods_train_what_they_say() -> None:
+    config, counts = SHAPES["tiny"], {}
+    for method in METHODS:
+        ours = Ours(config, random_state(config, CPU), torch.randn(4, config.d_model), "fp32", "all", method)
+        counts[method] = sum(p.numel() for p in ours.trainer.parameters)
+        if method in PEERED:
+            peer = Peer(config, random_state(config, CPU), torch.randn(4, config.d_model), "fp32", method=method)
+            assert sum(p.numel() for p in peer.trained.values()) == counts[method]
+            assert {n for n, p in peer.trained.items()} == {n for n, p in ours.parameters.items() if p.requires_grad}
+    assert counts["prompt"] == 4 * 32 and counts["tasks"] == counts["attempt"] + 7 * 4 * 32
+    assert ours.trainer.options.method == "adapter" and counts["finetune"] > counts["adapter"] > counts["prompt"]
 
 
 def test_forms_are_what_is_measured() -> None:
@@ -66,7 +98,7 @@ def test_forms_are_what_is_measured() -> None:
         return Ours(config, random_state(config, CPU), torch.randn(4, config.d_model), precision, form).t5
 
     kinds = {form: {type(m).__name__ for m in t5_of(form).modules()} for form in FORMS if form != "compiled"}
-    assert kinds["plain"] == kinds["memory"] == kinds["kernel"]
+    assert kinds["plain"] == kinds["memory"] and kinds["kernel"] - kinds["plain"] == {"KernelBias"}
     assert t5_of("kernel").encoder.blocks[0].attention.kernel and not t5_of("plain").encoder.blocks[0].attention.kernel
     for form, part in (("absorb", "AbsorbedAttention"), ("fuse", "FusedAttention"), ("draws", "QuickDropout")):
         assert part in kinds[form] & kinds["all"] and part not in kinds["plain"]
@@ -75,7 +107,7 @@ def test_forms_are_what_is_measured() -> None:
 
 
 def test_a_worker_that_fails_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.sys, "executable", "false")
+    monkeypatch.setattr(worker.sys, "executable", "false")
     assert harness.main(step.STEP, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
     assert "expected its figures" in error_of(capsys)
 
@@ -96,8 +128,8 @@ def test_what_does_not_agree_is_not_measured(
     right = getattr(Ours, part)
     monkeypatch.setattr(Ours, part, lambda *given: right(*given) * 1.1 + 1)
     benchmark = step.STEP if part in ("loss", "gradient") else evaluate.EVALUATE
-    worker = ["--model", "tiny", "--dropout", "0", *TINY, "--worker"]  # which runs before all samples
-    assert harness.main(benchmark, worker) == 2
+    words = ["--model", "tiny", "--dropout", "0", *TINY, "--worker"]  # which runs before all samples
+    assert harness.main(benchmark, words) == 2
     assert "ours, plain" in error_of(capsys)
 
 
@@ -107,7 +139,7 @@ def test_what_a_worker_says_of_its_error_is_told(
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\necho 'prog: error: expected A to agree with B' >&2\nexit 2\n", encoding="utf-8")
     program.chmod(0o755)
-    monkeypatch.setattr(harness.sys, "executable", str(program))
+    monkeypatch.setattr(worker.sys, "executable", str(program))
     assert harness.main(step.STEP, ["--model", "tiny", "--dropout", "0", *TINY]) == 2
     assert error_of(capsys).endswith("error: expected A to agree with B")
 
@@ -129,7 +161,7 @@ def test_the_peer_is_the_same_network(name: str) -> None:
         first = program.loss(batch).item()
         program.step(batch)
         losses.append((first, program.loss(batch).item()))
-        prompts.append(program.prompt if isinstance(program, Peer) else program.soft.target[0])
+        prompts.append(program.prompt.reshape(prompt.shape))
         assert noisy != first != losses[-1][1]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert (prompts[0] - prompts[1]).abs().max() < 1e-3  # AdamW's first step is 1e-3 long, whatever the gradient
@@ -140,6 +172,8 @@ def test_operations_are_those_of_the_published_table() -> None:
     """GFLOP an example, forward and backward, with a prompt of 100 and targets of 2 tokens."""
     table = {"t5-small": (13.4, 21.5, 36.4), "t5-base": (58.7, 93.6, 156), "t5-large": (206, 328, 542)}
     table["t5-3b"] = (824, 1309, 2169)
+    frozen, trained = (operations(SHAPES["t5-base"], 100, 40, 2, True, flag) for flag in (False, True))
+    assert 1.45 < trained / frozen < 1.5  # fine-tuning costs three forwards, a frozen T5 little more than two
     for name, expected in table.items():
         found = [operations(SHAPES[name], 100, n, 2, backward=True) / 1e9 for n in (40, 120, 256)]
         assert found == pytest.approx(expected, rel=5e-3)
@@ -213,14 +247,61 @@ def test_a_dry_run_says_what_would_be_measured(program: str, capsys: pytest.Capt
         printed = capsys.readouterr().out
         for case in ("t5-base, 40 text tokens, batch 32", "t5-3b, 40 text tokens, batch 128"):
             assert case in printed
-        assert "hugging face, compiled" in printed and "ours, plain" in printed
+        peers = "hugging face, compiled" if program == "step" else "hugging face, static, compiled"
+        assert peers in printed and "ours, plain" in printed and "ours, compiled" in printed
     else:
         main = end_to_end.main if program == "end_to_end" else loading.main
         assert main(["--model", "folder", "--task", "rte", "--dry-run"]) == 0
         assert "rte" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("wrong", ["ours, al", "hugging face, static"])
+def test_a_program_that_is_not_there_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert harness.main(step.STEP, ["--programs", wrong, "--dry-run"]) == 2
+    assert "--programs: expected" in error_of(capsys)
+
+
+def test_a_program_that_fails_is_left_out_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = worker.Worker.__init__
+
+    def broken(self: worker.Worker, *given: Any) -> None:
+        right(self, *given)
+        if self.names == ["ours, all"]:
+            self.process.kill()
+
+    monkeypatch.setattr(worker.Worker, "__init__", broken)
+    flags = ["--model", "tiny", "--dropout", "0", *TINY, "--programs", "ours, plain", "ours, all", "--unchecked"]
+    assert harness.main(step.STEP, [*flags, "--keep-going", "--out", str(tmp_path / "step.json")]) == 0
+    (case,) = written(tmp_path / "step.json")["cases"]
+    assert names(case) == ["ours, plain"] and "status -9" in case["failed"]["ours, all"]
+    assert harness.main(step.STEP, flags) == 2
+
+
+def test_ratios_are_to_the_peer_that_does_the_same() -> None:
+    samples = {"product": [1.0]}
+    for i, name in enumerate(("hugging face", "hugging face, static, compiled", "ours, all")):
+        samples |= {f"{name}: 10 tokens": [8.0 / (i + 1)], f"{name}: 2 tokens": [4.0 / (i + 1)]}
+    samples |= {"finetune: hugging face: 2 tokens": [1.0], "finetune: ours, all: 2 tokens": [0.5]}
+    samples["attempt: ours, all: 2 tokens"] = [0.5]
+    for name, own in (("ours, all", 4.0), ("finetune: ours, all", 1.0), ("attempt: ours, all", 4.0)):
+        assert harness.beside(f"{name}: 2 tokens", samples)["hugging face"] == [own], name
+    assert harness.beside("ours, all: 10 tokens", samples)["hugging face, static, compiled"] == [4.0]
+    assert harness.beside("ours, all: 2 labels", samples) == {}
+
+
+def test_programs_are_placed_by_the_memory_that_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group begins with the peer, so that ratios are of one run."""
+    case = harness.Case("t5-large", 40, 128, 0.1, "bf16", 100, 2, False)
+    programs = ["hugging face", "ours, plain", "ours, eager", "ours, all", "ours, compiled"]
+    for gigabytes, expected in ((300, [5]), (84, [2, 2, 2, 2]), (150, [3, 3])):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=gigabytes: (free * 1e9, free * 1e9))
+        groups = harness.groups_of(step.STEP, case, programs, torch.device("cuda"))
+        assert [len(group) for group in groups] == expected and {group[0] for group in groups} == {"hugging face"}
+        assert [name for group in groups for name in group[1:]] == programs[1:]
+    assert harness.groups_of(step.STEP, case, programs, CPU) == [programs]
+
+
 def test_the_page_names_every_program() -> None:
     text = (REPOSITORY / "benchmarks/README.md").read_text(encoding="utf-8")
-    for name in ("step", "evaluate", "end_to_end", "loading"):
+    for name in ("step", "evaluate", "end_to_end", "loading", "forms", "resumes", "kernels", "gpu"):
         assert f"python -m benchmarks.{name}" in text

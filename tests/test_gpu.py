@@ -20,7 +20,7 @@ from data.batches import Batch
 from model.config import T5Config
 from model.t5 import T5
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
