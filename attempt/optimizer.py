@@ -43,32 +43,33 @@ class Adafactor(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, p.grad.float(), self.state[p], group, getattr(self, "found_inf", None))
+                    self._update_if_good(p, p.grad.float(), self.state[p], group)
         return loss
 
-    def _update(
-        self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any], found_inf: Tensor | None
-    ) -> None:
+    def _update_if_good(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Where `found_inf` is 1, nothing of the step stays; nobody is asked, so a graph can hold it."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is None:
+            self._update(p, g, state, group)
+            return
+        bad, old = found_inf > 0, {name: value.clone() for name, value in state.items()} | {"p": p.clone()}
+        self._update(p, g, state, group)
+        for name, value in (*state.items(), ("p", p)):
+            value.copy_(torch.where(bad, old[name] if name in old else torch.zeros_like(value), value))
+
+    def _update(self, p: Tensor, g: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if "step" not in state:
             state["step"] = torch.zeros((), device=p.device if group["capturable"] else "cpu")
         state["step"] += 1
         # beta2_t = 1 - t^-0.8
         new_share = state["step"].double() ** -group["decay_exponent"]  # 1 - beta2
-        decay: Tensor | float = group["weight_decay"]
-        if found_inf is not None:  # nothing of a bad step stays, and no question is asked
-            good = 1.0 - found_inf
-            g = torch.where(found_inf > 0, 0.0, g)
-            new_share, decay = new_share * good, decay * good
-            state["step"] -= found_inf
         # v = beta2 v + (1-beta2) (g^2 + 1e-30);  u = g / sqrt(v)
         u = g * self._inverse_root(g.square() + 1e-30, state, new_share, group["factored_from"])
         # u /= max(1, RMS(u) / threshold)
         u /= (u.square().mean().sqrt() / group["clip_threshold"]).clamp(min=1.0)
-        if found_inf is not None:
-            u = torch.where(found_inf > 0, 0.0, u)
         # p = (p - lr u) (1 - weight decay)
         p.addcmul_(u, torch.as_tensor(group["lr"], dtype=u.dtype, device=u.device), value=-1)
-        p.mul_(1.0 - decay)
+        p.mul_(1.0 - group["weight_decay"])
 
     @staticmethod
     def _inverse_root(square: Tensor, state: dict[str, Any], new_share: Tensor, factored_from: int) -> Tensor:

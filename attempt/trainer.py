@@ -1,6 +1,7 @@
 """The training step, and the state that lies between one step and the next."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -112,7 +113,9 @@ class Trainer:
             parameter.grad = torch.zeros_like(parameter)
         self.scaler.scale(self.total)  # makes the scale's tensor
         self.optimizer.found_inf = torch.ones_like(self.total)  # type: ignore[attr-defined]
-        self.optimizer.step()  # a step that is left out: the state is made, and nothing changes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, that this step is in no graph
+            self.optimizer.step()  # a step that is left out: the state is made, and nothing changes
         del self.optimizer.found_inf  # type: ignore[attr-defined]
 
     def changed(self) -> list[Tensor]:
@@ -272,11 +275,8 @@ def new_optimizer(options: Plan, trained: Trained, capturable: bool = False) -> 
         groups.append({"params": parameters, "name": name, "lr": lr, "peak_lr": rates[name]})
     if options.optimizer == "adafactor":
         return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable)
-    optimizer = torch.optim.AdamW(
-        groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable, fused=capturable or None
-    )
-    optimizer._warned_capturable_if_run_uncaptured = True  # warm-ups are meant
-    return optimizer
+    more = {"capturable": True, "fused": True} if capturable else {}
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, **more)
 
 
 def set_rate(group: dict[str, Any], rate: float) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from model.cache import KVCache
 from model.checkpoint import moved
-from model.t5 import T5, Attention, FeedForward, KVCache, RelativeBias, RMSNorm, row_aligned
+from model.t5 import T5, Attention, FeedForward, RelativeBias, RMSNorm, row_aligned
 
 
 @dataclass(frozen=True)

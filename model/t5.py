@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from model.cache import KVCache
 from model.config import ACTIVATIONS, T5Config
 
 IGNORED = -100  # the label of target padding: takes no part in the loss
@@ -100,29 +101,6 @@ class RelativeBias(nn.Module):
         if seen is None or ahead is None:
             return ahead if seen is None else ~seen
         return ahead | ~seen
-
-
-class KVCache:
-    """Keys and values (B,H,n,d) of one attention layer, kept between the steps of generation.
-
-    In self-attention there is room for `length` positions, and a step's are put at `position` (n,). In cross-attention,
-    without both, they are computed once.
-    """
-
-    def __init__(self, length: int = 0, position: Tensor | None = None) -> None:
-        self.length, self.position = length, position
-        self.kv: tuple[Tensor, Tensor] | None = None
-
-    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if self.position is None:
-            self.kv = k, v
-            return self.kv
-        if self.kv is None:
-            B, H, _, d = k.shape
-            self.kv = k.new_zeros(B, H, self.length, d), v.new_zeros(B, H, self.length, d)
-        for kept, new in zip(self.kv, (k, v), strict=True):
-            kept.index_copy_(2, self.position, new)
-        return self.kv
 
 
 class Attention(nn.Module):
