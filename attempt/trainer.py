@@ -275,7 +275,7 @@ def new_optimizer(options: Plan, trained: Trained, capturable: bool = False) -> 
         groups.append({"params": parameters, "name": name, "lr": lr, "peak_lr": rates[name]})
     if options.optimizer == "adafactor":
         return Adafactor(groups, lr=options.lr, weight_decay=options.weight_decay, capturable=capturable)
-    more = {"capturable": True, "fused": True} if capturable else {}
+    more: dict[str, Any] = {"capturable": True, "fused": True} if capturable else {}
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, **more)
 
 

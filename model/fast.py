@@ -177,9 +177,9 @@ class KernelBias(RelativeBias):
     def forward(self, queries: Tensor, keys: Tensor, seen: Tensor | None = None) -> Tensor:
         M, device = self.max_distance, keys.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.table.weight.dtype
-        by_distance = self.table(self.bucket_of).to(dtype).t().contiguous()  # (H,2*M+1)
         distance = keys[None, :] - queries[:, None]  # (q,k)
-        bias = by_distance[:, distance.clamp(-M, M) + M][None]  # (1,H,q,k)
+        bias = self.table(self.bucket_of[distance.clamp(-M, M) + M]).to(dtype)  # (q,k,H)
+        bias = bias.permute(2, 0, 1)[None].contiguous()  # (1,H,q,k)
         hidden = self.hidden(distance, seen)
         return row_aligned(bias if hidden is None else bias.masked_fill(hidden, torch.finfo(dtype).min))
 
