@@ -20,6 +20,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # two threads in each of two processes are several times slower than one
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
     config.addinivalue_line("markers", "gpu: wants a CUDA GPU; python -m pytest -m gpu runs these alone")
 
 
