@@ -220,6 +220,8 @@ def check_uses(parser: Parser, given: dict[str, Any]) -> None:
         parser.error("expected --early-prompt or --early-steps, found both")
     if given.keys() >= {"temperature", "learn_temperature"}:
         parser.error("expected --temperature or --learn-temperature, found both")
+    if given.get("pool") == "mean" and "pool_pads" in given:
+        parser.error("expected --pool max or centred with --pool-pads, where padding counts once, found --pool mean")
 
 
 def check_files(parser: Parser, given: dict[str, Any]) -> None:
@@ -236,7 +238,7 @@ def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
     attention = f"--attention {given.get('attention', 'sub')}"
     idle = {
         "--attention constant": ("bottleneck", "temperature", "learn_temperature", "fix_attention", "freeze_norm",
-                                 "pool_pads", "attention_lr"),
+                                 "pool", "pool_pads", "attention_lr"),
         "--attention dot": ("bottleneck", "freeze_norm"),
         "--attention linear": ("bottleneck",),
         "--fix-attention": ("freeze_norm", "attention_lr"),

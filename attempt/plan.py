@@ -85,7 +85,7 @@ class Plan(Options):
             found = json.loads(path.read_text(encoding="utf-8"))
             hints = get_type_hints(cls)
             newer = {name: getattr(cls, name) for name in MACHINE_FLAGS if name != "out"}
-            newer |= {"skip_bad_steps": False, "sums": []}
+            newer |= {"skip_bad_steps": False, "sums": [], "pool": "max"}
             # a run of before may lack what changes nothing
             found = {**newer, **found} if isinstance(found, dict) else {}
             if found.keys() != hints.keys():

@@ -21,7 +21,7 @@ from attempt.page import heading, inline, page, picture, table
 from attempt.pictures import Picture, attention_maps, learning_curves, mixture_curves, results, similarity_matrix
 from attempt.plots import INSTALL, can_draw
 from attempt.records import Group, Record, Summary, differing, group, read_all, read_summaries
-from attempt.report import figure
+from attempt.report import dependence, figure
 from attempt.spot import matrix
 
 MOST_PROMPTS = 40  # in a matrix of similarities
@@ -110,7 +110,10 @@ def run_rows(records: Sequence[Record], folder: Path) -> Rows:
         "invalid on test",
         "trained",
     ]
-    return [[*names, "seconds"], *([relative(record.folder, folder), *_run_cells(record)] for record in records)]
+    head, *weights = dependence([record.result or {} for record in records])
+    rows = [[relative(record.folder, folder), *_run_cells(record)] for record in records]
+    heads = [f"weights' deviation {name}" for name in head]
+    return [[*names, "seconds", *heads], *([*row, *more] for row, more in zip(rows, weights, strict=True))]
 
 
 def _run_cells(record: Record) -> list[str]:

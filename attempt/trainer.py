@@ -1,10 +1,12 @@
 """The training step, and the state that lies between one step and the next."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attempt import distributed
 from attempt.checkpoint import Trained
@@ -12,7 +14,7 @@ from attempt.errors import AttemptError, briefly
 from attempt.machine import Machine
 from attempt.optimizer import Adafactor, learning_rate_factor
 from attempt.plan import Plan
-from model.t5 import T5
+from model.t5 import IGNORED, T5
 
 MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
 
@@ -57,6 +59,7 @@ class Trainer:
         factor = learning_rate_factor(self.step, options.steps, options.warmup, options.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
+        self.observe(parts)
         total = torch.zeros((), device=self.machine.device)
         for part in parts:  # the sum of their losses, over all processes, is the mean over the batch's target tokens
             loss = self.loss(part)
@@ -76,6 +79,20 @@ class Trainer:
             self.norms += list(figures.values())[1:]
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def observe(self, parts: Sequence[Batch]) -> None:
+        """Let a G that centres its texts see the whole batch, however it is cut, before any part of it is computed."""
+        G = None if self.trained.prompt is None else self.trained.prompt.attention
+        if G is None or G.pooling != "centred":
+            return
+        exact = torch.float32 if self.machine.device.type == "mps" else torch.float64  # no cut changes such a sum
+        total = torch.zeros(G.width + 1, dtype=exact, device=self.machine.device)  # of x, and of the texts
+        for part in parts:
+            x = F.pad(G.pool(self.t5.embedding(part.ids), part.mask).to(exact), (0, 1), value=1)  # (B,D+1)
+            total += (part.labels != IGNORED).any(1).to(exact) @ x  # without the rows that fill a part up
+        distributed.add_up([total])
+        G.observe(total[:-1], total[-1])
 
     def _is_bad(self, figures: dict[str, Tensor]) -> bool:
         """Whether a figure of this step is not finite, which is noted. The GPU waits for the answer.

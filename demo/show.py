@@ -1,6 +1,6 @@
 """python train.py --task mnli --method attempt --demo: the files, settings and runs that --demo stands for.
 
-The runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
+For the stream (demo/stream.py) that is ATTEMPT alone, and what each kind of its rows gets. Else the runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
 that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attempt.command import Command
+from attempt.errors import AttemptError
 from attempt.options import Options
 from attempt.report import bars, figure, table
 from attempt.run import Run
@@ -19,6 +20,7 @@ from attempt.series import read_result, spread, train_one
 from data.download import Downloader
 from data.metrics import score
 from data.tasks import Example, Task
+from demo import stream
 from demo.data import demo_folder
 from eval import Backbone, load_splits
 
@@ -43,16 +45,30 @@ def demo_words(words: Sequence[str]) -> list[str]:
         "--data-dir",
         str(demo_folder()),
     ]
-    return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if sources else []), *words]
+    flags += ["--source-prompts", *map(os.path.relpath, sources)] if sources else []
+    return [*flags, *(stream.flags(demo_folder()) if stream.NAME in words else []), *words]
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:
     """Train all methods on each task, and say how they compare. A task's own prompt is not among its sources."""
+    if stream.NAME in command.options.task and len(command.options.task) > 1:
+        raise AttemptError(f"--demo: expected --task {stream.NAME} alone, found {' '.join(command.options.task)}")
     for name in command.options.task:
         folder = Path(command.options.out or "runs/demo") / name
+        if name == stream.NAME:
+            show_stream(command, folder, train_run)
+            continue
         others = [path for path in command.options.source_prompts if Path(path).parent.name != name]
         options = dataclasses.replace(command.options, task=[name], source_prompts=others)
         compare(options, command.seeds or (options.seed,), folder, train_run)
+
+
+def show_stream(command: Command, folder: Path, train_run: Callable[..., None]) -> None:
+    for seed in command.seeds or (command.options.seed,):
+        out = folder / "attempt" / f"seed-{seed}"
+        options = dataclasses.replace(command.options, seed=seed, out=str(out))
+        train_one(options, train_run, lambda _: None)
+        stream.tell(out, options)
 
 
 def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Callable[..., None]) -> None:
