@@ -1,0 +1,114 @@
+"""What G sees of a text, in whole runs: the running mean of a centred maximum, pooled padding, and mixtures without any."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from runs import error_of, metrics_of, result_of
+
+import eval
+import train
+from attempt.checkpoint import load_prompt
+from attempt.plan import Plan
+from data.download import Downloader
+from model.safetensors import read_safetensors, safetensors_bytes
+
+
+def test_the_running_mean_is_of_the_training_batches_alone(attempt_flags: list[str], tmp_path: Path) -> None:
+    """Of every step's whole batch, in one part or in several, empty ones too; dev texts do not move it."""
+    flags = [*attempt_flags, "--pool", "centred", "--batch-size", "7", "--steps", "6", "--eval-every", "2"]
+    centres = []
+    for parts in ("1", "4", "9"):
+        out = tmp_path / parts
+        assert train.main([*flags, "--accumulate", parts, "--out", str(out)]) == 0
+        G = load_prompt(out / "last.safetensors")[0].attention
+        assert G is not None and G.seen.item() == 6
+        centres.append(G.centre)
+    assert torch.equal(centres[0], centres[1]) and torch.equal(centres[0], centres[2])
+
+    job = train.prepare(train.parse([*flags, "--out", str(tmp_path / "again")]).options)
+    embedding, m = job.backbone.t5.embedding.weight.double(), torch.zeros(32, dtype=torch.float64)
+    for t, rows in enumerate(train.training_rows(job.tokens, job.options, 0), 1):
+        x = [embedding[torch.tensor(job.tokens.source(row).tolist())].amax(0) for row in rows]
+        m += (torch.stack(x).mean(0) - m) / t
+    assert torch.allclose(centres[0].double(), m, rtol=0, atol=1e-6)
+
+
+def test_pooled_padding_does_not_depend_on_the_batch(attempt_flags: list[str], tmp_path: Path) -> None:
+    """Weighed one by one, in batches of any size or by hand, a text of less than the longest length has a pad."""
+    out = tmp_path / "run"
+    assert train.main([*attempt_flags, "--pool-pads", "--steps", "1", "--out", str(out)]) == 0
+    options = Plan.read(out / "config.json")
+    downloader = Downloader(data_dir=Path(options.data_dir or ""))
+    backbone = eval.Backbone.load(options, downloader)
+    split = eval.load_splits("rte", 0, ["dev"], options, downloader, backbone.tokenizer)["dev"]
+    prompt, _ = load_prompt(out)
+    eval.show_pads(backbone, prompt, options)
+    G = prompt.attention
+    assert G is not None and G.pad is not None and G.padded_length == 256  # the tasks'
+    with torch.no_grad():
+        for matrix in (G.down.weight, G.up.weight):
+            matrix.normal_(generator=torch.Generator().manual_seed(0))  # so that texts do get different weights
+    whole = eval.instance_weights(backbone, prompt, split.tokens)
+    for i in range(len(split.tokens)):
+        ids = torch.tensor([split.tokens.source(i).tolist()])
+        alone = prompt.weights(backbone.t5.embedding(ids), torch.ones_like(ids, dtype=torch.bool), torch.tensor([0]))
+        assert torch.allclose(alone[0], whole[i], rtol=0, atol=1e-6)
+    G.pool_pads = False
+    assert (eval.instance_weights(backbone, prompt, split.tokens) - whole).abs().max() > 1e-4  # the pads do count
+
+
+@pytest.mark.parametrize("pool", ["max", "centred"])
+def test_a_mixture_that_is_the_same_for_all_texts_is_told(
+    pool: str, attempt_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*attempt_flags, "--pool", pool, "--temperature", "1e9", "--out", str(tmp_path / "run")]
+    assert train.main(flags) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert re.match(r"note: G gives all texts the same weights, .*: rte \(0\.00000\), cola \(0\.00000\); ", line)
+    assert ("--pool centred" in line) == (pool == "max") and "--pool mean" in line and "--no-target" in line
+    assert train.main([*attempt_flags, "--attention", "constant", "--out", str(tmp_path / "constant")]) == 0
+    assert "note: G gives" not in capsys.readouterr().out
+
+
+def test_a_pretrained_g_keeps_its_pooling_or_is_refused(
+    attempt_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*attempt_flags, "--steps", "3", "--fix-attention"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train.main([*flags, "--pool", "centred", "--out", str(first)]) == 0
+    more = ["--load-attention", str(first)]
+    assert train.main([*flags, *more, "--pool", "centred", "--out", str(second)]) == 0
+    G, H = (load_prompt(run / "last.safetensors")[0].attention for run in (first, second))
+    assert G is not None and H is not None and (G.seen.item(), H.seen.item()) == (3, 6)  # the mean goes on
+    capsys.readouterr()
+    assert train.main([*flags, *more, "--out", str(tmp_path / "third")]) == 2
+    assert "--pool of that run" in error_of(capsys)
+
+
+def test_padding_counts_in_a_maximum_alone(attempt_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train.main([*attempt_flags, "--pool", "mean", "--pool-pads"])
+    assert "--pool max or centred with --pool-pads" in error_of(capsys)
+
+
+def test_runs_from_before_are_taken_for_max(attempt_flags: list[str], tmp_path: Path) -> None:
+    """Neither their config.json nor their checkpoints' say how texts were pooled."""
+    out = tmp_path / "run"
+    assert train.main([*attempt_flags, "--out", str(out)]) == 0
+    kept = metrics_of(out), result_of(out)["scores"]
+    old = json.loads((out / "config.json").read_text())
+    assert old.pop("pool") == "max"
+    (out / "config.json").write_text(json.dumps(old))
+    for name in ("best.safetensors", "last.safetensors"):
+        tensors, metadata = read_safetensors(out / name)
+        config = json.loads(metadata["config"])
+        assert config.pop("pooling") == "max" and not any("centre" in tensor for tensor in tensors)
+        (out / name).write_bytes(safetensors_bytes(tensors, {**metadata, "config": json.dumps(config)}))
+    prompt, config = load_prompt(out)
+    assert prompt.attention is not None and prompt.attention.pooling == config.pooling == "max"
+    assert Plan.read(out / "config.json").pool == "max"
+    assert eval.main(["--run", str(out), "--device", "cpu"]) == 0
+    assert (metrics_of(out), result_of(out)["scores"]) == kept
