@@ -219,9 +219,7 @@ def instance_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: Toke
     return distributed.take_largest(weights)  # each row is 0 in the processes that have not weighed it
 
 
-def mixture_weights(
-    backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet
-) -> tuple[Tensor, dict[str, float]]:
+def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, dict[str, float]]:
     """The mixture's weights (P,), the target's the last, means over the examples; and what tells how they are spread.
 
     Their entropy in nats, a mean over the examples, and their deviation over these, a mean over the prompts.

@@ -161,9 +161,9 @@ class Job:
         return [score_split(self.backbone, prompt, task[split], self.options)[0] for task in self.splits]
 
     def mixture(self) -> dict[str, Any]:
-        """For each task the mean weight of every prompt on dev, their entropy in nats, and how they vary over its texts.
+        """For each task the mean weight of every prompt on dev, the entropy in nats, the deviation over its texts.
 
-        Of several tasks also how these means vary over them.
+        Of several tasks also the deviation of these means between them.
         """
         tasks, means = {}, []
         names = [*self.config.sources, *(["target"] if self.options.use_target else [])]

@@ -188,8 +188,8 @@ T_TEST = """paired t-test over the seeds, two-sided, of the first metric (of sev
 the differences for draws from a normal distribution, and sees the noise of the seeds, not that of the test set."""
 
 
-SPREAD = """over texts: how a mixture's weights deviate from text to text on dev, a mean over prompts (and tasks); between tasks:
-how their means do. 0: the same mixture for all."""
+SPREAD = """over texts: how a mixture's weights deviate from text to text on dev, a mean over the prompts (and tasks);
+between tasks: how these tasks' mean weights do. 0: the same mixture for all."""
 
 
 def report(groups: Sequence[Sequence[Finished]]) -> str:

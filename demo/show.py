@@ -1,7 +1,8 @@
 """python train.py --task mnli --method attempt --demo: the files, settings and runs that --demo stands for.
 
-For the stream (demo/stream.py) that is ATTEMPT alone, and what each kind of its rows gets. Else the runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
-that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last.
+The runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
+that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last. For the stream
+(demo/stream.py) it is ATTEMPT alone, and what each kind of row gets.
 """
 
 import dataclasses

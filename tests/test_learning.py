@@ -15,6 +15,8 @@ from runs import metrics_of, result_of
 import eval
 import train
 from attempt.checkpoint import load_prompt
+from attempt.plots import can_draw
+from demo.data import STREAM
 from demo.show import demo_words
 
 SOURCE = "demo/sources/{}/best.safetensors"
@@ -123,3 +125,30 @@ def test_a_sources_own_prompt_is_not_among_its_sources(tmp_path: Path, capsys: p
     flags = ["--task", "qqp", "--method", "attempt", "--demo", "--steps", "1", "--eval-examples", "10"]
     assert train.main([*flags, "--device", "cpu", "--out", str(tmp_path)]) == 0
     assert "sources    mnli, qnli, squad, sst2\n" in capsys.readouterr().out
+
+
+def test_a_stream_of_tasks_is_mixed_anew_for_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows without a task's name: centred, G gives each kind its own source's prompt; with the maximum it cannot."""
+    flags = ["--demo", "--task", "stream", "--method", "attempt", "--no-target", "--device", "cpu"]
+    flags += ["--steps", "120", "--eval-every", "120", "--eval-examples", "300"]
+    assert train.main([*flags, "--pool", "centred", "--out", str(tmp_path / "centred")]) == 0
+    printed = capsys.readouterr().out
+    start = printed.index("what each kind of row gets")
+    head, *rows = (line.replace("±", " ").split() for line in printed[start:].splitlines()[1:6])
+    assert head == ["mnli", "qnli", "qqp", "squad", "sst2"] and [row[0] for row in rows] == list(STREAM)
+    own = {kind: float(row[2:][::2][head.index(kind)]) for kind, row in zip(STREAM, rows, strict=True)}
+    assert sum(weight > 0.4 for weight in own.values()) >= 3, own
+    run = tmp_path / "centred/stream/attempt/seed-42"
+    assert result_of(run)["mixture"]["stream"]["deviation"] > 0.05 and "note: G gives" not in printed
+    assert (run.with_suffix(".svg")).exists() == can_draw()
+    # the run is a run like any other
+    assert eval.main(["--run", str(run), "--device", "cpu", "--attention-map", str(tmp_path / "map.svg")]) == (
+        0 if can_draw() else 2
+    )
+
+    capsys.readouterr()
+    few = ["--steps", "20", "--eval-every", "20", "--out", str(tmp_path / "max")]
+    assert train.main([*flags, *few]) == 0
+    assert "note: G gives all texts the same weights" in capsys.readouterr().out
+    assert train.main([*flags, "--task", "stream", "mrpc", "--out", str(tmp_path / "both")]) == 2
+    assert "--demo: expected --task stream alone" in capsys.readouterr().err

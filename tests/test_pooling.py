@@ -1,4 +1,4 @@
-"""What G sees of a text, in whole runs: the running mean of a centred maximum, pooled padding, and mixtures without any."""
+"""What G sees of a text, in whole runs: a running mean, pooled padding, and how much the mixture depends on the text."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from runs import error_of, metrics_of, result_of
 
 import eval
 import train
+from attempt import compare, report_html
 from attempt.checkpoint import load_prompt
 from attempt.plan import Plan
 from data.download import Downloader
@@ -112,3 +113,30 @@ def test_runs_from_before_are_taken_for_max(attempt_flags: list[str], tmp_path: 
     assert Plan.read(out / "config.json").pool == "max"
     assert eval.main(["--run", str(out), "--device", "cpu"]) == 0
     assert (metrics_of(out), result_of(out)["scores"]) == kept
+
+
+def test_how_much_a_mixture_depends_on_the_text_is_shown_beside_other_runs(
+    attempt_flags: list[str], prompt_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "mixture"
+    assert train.main([*attempt_flags, "--out", str(run)]) == 0
+    result = result_of(run)
+    texts = sum(mixed["deviation"] for mixed in result["mixture"].values()) / 2
+    shown = [f"{texts:.4f}", f"{result['mixture_between_tasks']:.4f}"]
+    capsys.readouterr()
+    assert compare.main([str(run), str(prompt_run)]) == 0
+    head, *rows = (line.split() for line in capsys.readouterr().out.splitlines()[:3])
+    ends = {row[0]: row[-2:] for row in rows}
+    assert head[-4:] == ["over", "texts", "between", "tasks"]
+    assert ends == {str(run): shown, str(prompt_run): ["-", "-"]}
+    assert compare.main([str(prompt_run)]) == 0
+    assert "over texts" not in capsys.readouterr().out
+
+    assert report_html.main([str(tmp_path / "runs")]) == 0
+    page = (tmp_path / "runs" / "report.html").read_text()
+    assert "deviation over texts" in page and all(f">{value}<" in page for value in shown)
+    result["mixture"]["rte"]["deviation"] = "much"
+    (run / "result.json").write_text(json.dumps(result))
+    capsys.readouterr()
+    assert compare.main([str(run)]) == 2
+    assert "scores that are no numbers" in error_of(capsys)
