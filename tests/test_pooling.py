@@ -1,4 +1,4 @@
-"""What G sees of a text, in whole runs: a running mean, pooled padding, and how much the mixture depends on the text."""
+"""What G sees of a text, in whole runs: a running mean, pooled padding, how much the mixture depends on the text."""
 
 import json
 import re
