@@ -1,5 +1,6 @@
 """What G sees of a text, in whole runs: a running mean, pooled padding, how much the mixture depends on the text."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,9 @@ import eval
 import train
 from attempt import compare, report_html
 from attempt.checkpoint import load_prompt
+from attempt.machine import Machine
 from attempt.plan import Plan
+from data.batches import bucketed
 from data.download import Downloader
 from model.safetensors import read_safetensors, safetensors_bytes
 
@@ -140,3 +143,30 @@ def test_how_much_a_mixture_depends_on_the_text_is_shown_beside_other_runs(
     capsys.readouterr()
     assert compare.main([str(run)]) == 2
     assert "scores that are no numbers" in error_of(capsys)
+
+
+@pytest.mark.parametrize("pool", ["max", "centred"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_weights_that_are_shown_are_those_that_answered(
+    pool: str, precision: str, attempt_flags: list[str], tmp_path: Path
+) -> None:
+    """Whatever the batches, with pooled padding, and in lower precision, where 8 bits would leave 0.004 of a weight."""
+    out = tmp_path / "run"
+    flags = ["--pool", pool, "--pool-pads", "--steps", "2", "--eval-every", "2", "--out", str(out)]
+    assert train.main([*attempt_flags, *flags]) == 0
+    options = Plan.read(out / "config.json")
+    downloader = Downloader(data_dir=Path(options.data_dir or ""))
+    backbone = eval.Backbone.load(options, downloader)
+    backbone = dataclasses.replace(backbone, machine=Machine(torch.device("cpu"), precision, "for this test"))
+    split = eval.load_splits("cola", 1, ["dev"], options, downloader, backbone.tokenizer)["dev"]
+    prompt, _ = load_prompt(out)
+    eval.show_pads(backbone, prompt, options)
+    assert prompt.attention is not None
+    used: list[torch.Tensor] = []
+    hook = prompt.attention.register_forward_hook(lambda module, inputs, output: used.append(output[:, :, 0]))
+    eval.answer(backbone, prompt, split.tokens, 2, 5)
+    hook.remove()
+    order = [i for rows in bucketed(split.tokens.lengths, 5, seed=None) for i in rows]
+    shown = eval.instance_weights(backbone, prompt, split.tokens)[order]
+    assert used[0].dtype == torch.float32 and len(used) == 3
+    assert torch.allclose(torch.cat(used), shown, rtol=0, atol=1e-6)
