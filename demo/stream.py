@@ -54,12 +54,12 @@ def mixtures(out: Path, options: Options) -> tuple[list[str], dict[str, Numbers]
 
 def weights_table(prompts: list[str], instances: dict[str, Numbers]) -> str:
     """A row a kind and a column a prompt: mean ± deviation over the kind's rows; * marks the most of a row."""
-    rows = [["", *prompts]]
+    rows = [["rows of", *prompts]]
     for kind, weights in instances.items():
         cells = zip(weights.mean(0), weights.std(0), strict=True)
         most = weights.mean(0).argmax()
         marked = [f"{mean:.2f} ± {spread:.2f}{'*' if j == most else ' '}" for j, (mean, spread) in enumerate(cells)]
-        rows.append([f"{kind} rows", *marked])
+        rows.append([kind, *marked])
     return table(rows)
 
 

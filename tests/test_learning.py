@@ -135,8 +135,8 @@ def test_a_stream_of_tasks_is_mixed_anew_for_every_row(tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     start = printed.index("what each kind of row gets")
     head, *rows = (line.replace("±", " ").split() for line in printed[start:].splitlines()[1:6])
-    assert head == ["mnli", "qnli", "qqp", "squad", "sst2"] and [row[0] for row in rows] == list(STREAM)
-    own = {kind: float(row[2:][::2][head.index(kind)]) for kind, row in zip(STREAM, rows, strict=True)}
+    assert head == ["rows", "of", "mnli", "qnli", "qqp", "squad", "sst2"] and [row[0] for row in rows] == list(STREAM)
+    own = {kind: float(row[1::2][head[2:].index(kind)]) for kind, row in zip(STREAM, rows, strict=True)}
     assert sum(weight > 0.4 for weight in own.values()) >= 3, own
     run = tmp_path / "centred/stream/attempt/seed-42"
     assert result_of(run)["mixture"]["stream"]["deviation"] > 0.05 and "note: G gives" not in printed
