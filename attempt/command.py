@@ -191,8 +191,8 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
     add(
         "--demo",
         action="store_true",
-        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on it, "
-        "or, of --task stream, see what each kind of its rows gets",
+        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on "
+        "it, or, of --task stream, see what each kind of its rows gets",
     )
     add("--dry-run", action="store_true", help="load everything, show a batch and an example of each task, and stop")
     for name, text in lists.items():

@@ -9,6 +9,7 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def demo_words(words: Sequence[str]) -> list[str]:
         str(demo_folder()),
     ]
     flags += ["--source-prompts", *map(os.path.relpath, sources)] if sources else []
-    return [*flags, *(stream.flags(demo_folder()) if stream.NAME in words else []), *words]
+    after = words[words.index("--task") + 1 :] if "--task" in words else []
+    streamed = stream.NAME in takewhile(lambda word: not word.startswith("-"), after)
+    return [*flags, *(stream.flags(demo_folder()) if streamed else []), *words]
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from attempt import distributed
 from attempt.checkpoint import load_prompt
 from attempt.options import Options
 from attempt.pictures import attention_map
@@ -68,6 +69,6 @@ def tell(out: Path, options: Options) -> None:
     prompts, instances = mixtures(out, options)
     print("\nwhat each kind of row gets: weights on dev, mean ± deviation over its rows, * the most")
     print(f"{weights_table(prompts, instances)}\n", flush=True)
-    if can_draw():
+    if can_draw() and distributed.is_main():
         draw([attention_map("dev", prompts, instances)], out.with_suffix(".svg"))
     print(f"type a text of any kind, and see its weights:  python eval.py --run {out} --interactive", flush=True)
