@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from attempt import baselines, distributed
-from attempt.attention import entropy
+from attempt.attention import deviation, entropy
 from attempt.checkpoint import (
     PromptConfig,
     Trained,
@@ -254,10 +254,21 @@ def instance_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: Toke
     return distributed.take_largest(weights)  # each row is 0 in the processes that have not weighed it
 
 
-def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, float]:
-    """The mixture's weights (P,), the target's the last, and their entropy in nats: means over the examples."""
+def mixture_weights(backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet) -> tuple[Tensor, dict[str, float]]:
+    """The mixture's weights (P,), the target's the last, means over the examples; and what tells how they are spread.
+
+    Their entropy in nats, a mean over the examples, and their deviation over these, a mean over the prompts.
+    """
     weights = instance_weights(backbone, prompt, tokens)
-    return weights.mean(0).cpu(), entropy(weights).item()
+    return weights.mean(0).cpu(), {"entropy": entropy(weights).item(), "deviation": deviation(weights).item()}
+
+
+def show_pads(backbone: Backbone, prompt: SoftPrompt | None, options: Options) -> None:
+    """Tell a G that pools padding what that is, and to which length the released program pads all texts of the run."""
+    if prompt is not None and prompt.attention is not None and prompt.attention.pool_pads:
+        pad = torch.tensor(backbone.t5.config.pad_token_id, device=backbone.machine.device)
+        longest = max(TASKS.get(name, Task).max_source for name in options.task)
+        prompt.attention.see_pads(backbone.t5.embedding(pad), options.max_source_length or longest)
 
 
 def score_split(
@@ -332,6 +343,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
     trained, config = load_evaluated(parser, given, options, backbone.t5)
     if trained.prompt is not None:
         trained.prompt.to(backbone.machine.device)
+    show_pads(backbone, trained.prompt, options)
     backbone.machine.quicken(backbone.t5, options)
 
     chosen = numbered(expand(given.task or options.task), config)

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from attempt import distributed
+from attempt.attention import deviation
 from attempt.baselines import METHODS, TunedWeights
 from attempt.build import check_given, find_sources, given_prompts, new_prompt
 from attempt.checkpoint import PromptConfig, Trained, load_last, reload_trained, save_trained
@@ -26,7 +27,7 @@ from attempt.options import Options
 from attempt.origin import Origin, check_origin, fingerprint
 from attempt.plan import Plan
 from attempt.progress import Progress
-from attempt.report import describe, evaluation_lines, first_metrics
+from attempt.report import describe, evaluation_lines, first_metrics, flat_line, mixture_of
 from attempt.run import Run
 from attempt.series import train_series
 from attempt.shard import frozen
@@ -39,7 +40,7 @@ from data.download import Downloader
 from data.metrics import constant_score
 from data.tasks import describe_tasks, expand
 from demo.show import demo_words, show
-from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split
+from eval import Backbone, Split, check_answers, find_task, load_splits, mixture_weights, score_split, show_pads
 from model.checkpoint import NAMES, check_name
 
 
@@ -133,7 +134,7 @@ class Job:
         try:
             with signals.may_end_at_once():
                 scores = self.score("dev")
-                mixture = self.mixture() if self.config.method == "attempt" else None
+                mixture = self.mixture() if self.config.method == "attempt" else {}
         except Interrupted:
             self.save()  # the run goes on with this evaluation
             raise
@@ -143,8 +144,7 @@ class Job:
         selected = first_metrics(scores)  # with several tasks, the mean of their first metrics decides
         record: dict[str, Any] = {"step": trainer.step, "loss": loss, "lr": trainer.lr, "scores": scores}
         record |= {"best": selected > trainer.best, "seconds": round(trainer.seconds, 1), **self.guards.skipped()}
-        if mixture is not None:
-            record["mixture"] = mixture
+        record |= mixture
         if record["best"]:
             trainer.best, trainer.best_step, trainer.best_scores = selected, trainer.step, scores
             self.save_trained(self.run.best)
@@ -168,15 +168,19 @@ class Job:
         metrics = constant_score(of, task["train"].examples, examples, labels)
         return {"task": of.name, "split": name, "metrics": metrics}
 
-    def mixture(self) -> dict[str, dict[str, Any]]:
-        """For each task the mean weight of every prompt on dev, and the mean entropy in nats."""
-        report = {}
+    def mixture(self) -> dict[str, Any]:
+        """For each task the mean weight of every prompt on dev, the entropy in nats, the deviation over its texts.
+
+        Of several tasks also the deviation of these means between them.
+        """
+        tasks, means = {}, []
         names = [*self.config.sources, *(["target"] if self.options.use_target else [])]
         for task in self.splits:
-            weights, nats = mixture_weights(self.backbone, self.trainer.trained.prompt, task["dev"].tokens)
-            shares = dict(zip(names, weights.tolist(), strict=True))
-            report[task["dev"].task.name] = {"weights": shares, "entropy": nats}
-        return report
+            weights, spread = mixture_weights(self.backbone, self.trainer.trained.prompt, task["dev"].tokens)
+            tasks[task["dev"].task.name] = {"weights": dict(zip(names, weights.tolist(), strict=True)), **spread}
+            means.append(weights)
+        between = {"mixture_between_tasks": deviation(torch.stack(means)).item()} if len(means) > 1 else {}
+        return {"mixture": tasks, **between}
 
     def save(self) -> None:
         """What is needed to go on: what was trained so far, and the state around it."""
@@ -193,7 +197,7 @@ class Job:
         trainer, options = self.trainer, self.options
         if distributed.is_main():
             reload_trained(self.run.best, trainer.trained)
-        distributed.copy_first(trainer.parameters)
+        distributed.copy_first(trainer.trained.state_dict().values())
         with signals.may_end_at_once():
             scores = trainer.best_scores + self.score("test")
         result: dict[str, Any] = {
@@ -213,6 +217,7 @@ class Job:
             "processes": distributed.size(),
             "code": {**described(), "sums": options.code},
             **self.guards.skipped(),
+            **mixture_of(self.run.read_metrics(), trainer.best_step),
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
         self.run.write_json(self.run.result, result)
@@ -222,6 +227,8 @@ class Job:
         if len(options.task) > 1:
             dev, test = result["mean"].values()
             print(f"best (step {trainer.best_step}): mean of the tasks' first metrics: dev {dev:.2f}, test {test:.2f}")
+        if options.attention != "constant" and (note := flat_line(result, options.pool, options.use_target)):
+            print(note)
         print(
             f"all in {self.run.folder}: {', '.join(sorted(p.name for p in self.run.folder.glob('[!.]*')))}", flush=True
         )
@@ -299,6 +306,7 @@ def prepare(options: Options) -> Job:
     if backbone.graphs:  # the longest text, in as many rows as a part has
         longest = collate(tokens, [int(tokens.lengths.argmax())], before=plan.prompt_length, ladder=True)
         backbone.graphs.widest = replace(longest.filled(trainer.rows), full=False)
+    show_pads(backbone, trained.prompt, plan)
     distributed.wait_for_all()  # however long another machine downloads
     distributed.copy_first(trainer.parameters)
     guards = Guards(trainer, plan, tokens.parts, cache(lambda step: next(training_rows(tokens, plan, step - 1))))

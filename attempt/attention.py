@@ -11,6 +11,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 VARIANTS = ("sub", "linear", "dot", "token", "constant")
+POOLS = ("max", "mean", "centred")
+WINDOW = 100  # batches that the running mean looks back on: some thousand texts, so that no single batch moves it much
+
+
+def maximum(E: Tensor, mask: Tensor) -> Tensor:
+    """Text embeddings E (B,S,D), mask (B,S) -> x (B,D), the paper's."""
+    # x = max_s E_s, of the text's positions alone
+    return E.masked_fill(~mask[:, :, None], -math.inf).amax(1)
+
+
+def mean(E: Tensor, mask: Tensor) -> Tensor:
+    """Text embeddings E (B,S,D), mask (B,S) -> x (B,D), summed in fp32 at least."""
+    # x = 1/n sum_s E_s, of the text's n positions alone
+    total = E.masked_fill(~mask[:, :, None], 0).sum(1, dtype=torch.promote_types(E.dtype, torch.float32))
+    return total / mask.sum(1, keepdim=True)
 
 
 class PromptAttention(nn.Module):
@@ -28,10 +43,20 @@ class PromptAttention(nn.Module):
     learn_temperature  train it, from that T on: T = D*exp(clamp(tau, 0.005, 5)), so tau = 1 at the start by default.
                        ValueError for a T that no tau gives. The released program has this option too, but its tau
                        never moves
-    pool_pads          let the embeddings of padding take part in the pooling, as the released program does. The result
-                       then depends on whether a row was padded. The paper pools the input alone, and so do we.
+    pool_pads          let the embedding of padding take part in the maximum, as in the released program, which pads all
+                       texts to one length; see_pads says which. The paper pools the input alone, and so do we.
     train_norm         the paper counts the LayerNorm among the trained parameters; the released program freezes it
+    pooling            how a text's embeddings become one vector x:
+                         max      the paper's. Of some twenty tokens it is nearly the same for all texts, G's matrices
+                                  grow along what they share, and all texts get the same weights
+                         mean     of the text's embeddings
+                         centred  the maximum less m, its running mean over the training batches: what texts share is
+                                  gone. Trainer.observe moves m before a step's forwards; evaluation never does
     """
+
+    centre: Tensor
+    seen: Tensor
+    pad: Tensor | None
 
     def __init__(
         self,
@@ -42,6 +67,7 @@ class PromptAttention(nn.Module):
         train_norm: bool = True,
         variant: str = "sub",
         learn_temperature: bool = False,
+        pooling: str = "max",
     ) -> None:
         super().__init__()
         if variant in ("sub", "token"):
@@ -51,7 +77,12 @@ class PromptAttention(nn.Module):
             self.linear = nn.Linear(width, width, bias=False)  # W (D,D)
         if variant in ("sub", "token", "linear"):
             self.norm = nn.LayerNorm(width, eps=1e-5).requires_grad_(train_norm)
+        if pooling == "centred":
+            self.register_buffer("centre", torch.zeros(width))  # m (D,)
+            self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # t, batches that m has seen
+        self.register_buffer("pad", None, persistent=False)
         self.width, self.variant, self.pool_pads, self.train_norm = width, variant, pool_pads, train_norm
+        self.pooling = pooling
         self.fixed_temperature = width * math.e if temperature is None else temperature
         if learn_temperature:
             tau = math.log(self.fixed_temperature / width)
@@ -69,7 +100,7 @@ class PromptAttention(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the tensors."""
-        names = ("pool_pads", "train_norm", "variant", "learn_temperature")
+        names = ("pool_pads", "train_norm", "variant", "learn_temperature", "pooling")
         return {"temperature": self.fixed_temperature, **{name: getattr(self, name) for name in names}}
 
     def reset(self, generator: torch.Generator) -> "PromptAttention":
@@ -79,11 +110,28 @@ class PromptAttention(nn.Module):
                 nn.init.normal_(matrix.weight, std=0.01, generator=generator)
         return self
 
+    def see_pads(self, pad: Tensor, length: int) -> None:
+        """pool_pads: the embedding of padding, (D,), and the tokens up to which the released program pads all texts."""
+        self.pad, self.padded_length = pad.detach(), length
+
+    @torch.no_grad()
+    def observe(self, total: Tensor, count: Tensor) -> None:
+        """Move m by a batch, the sum (D,) of whose pooled texts this is, and their number ()."""
+        self.seen += 1
+        # m_t = m_(t-1) + (x_t - m_(t-1)) / min(t, WINDOW), where x_t is the batch's mean: the first batch sets m
+        self.centre += ((total / count).type_as(self.centre) - self.centre) / self.seen.clamp(1, WINDOW)
+
     def pool(self, E: Tensor, mask: Tensor | None) -> Tensor:
-        """Text embeddings (B,S,D) -> their element-wise maximum over the text's positions, (B,D)."""
-        if mask is not None and not self.pool_pads:
-            E = E.masked_fill(~mask[:, :, None], -math.inf)
-        return E.amax(1)
+        """Text embeddings (B,S,D), mask (B,S) or none where nothing is padded -> x (B,D), not yet centred."""
+        mask = torch.ones(E.shape[:2], dtype=torch.bool, device=E.device) if mask is None else mask
+        x = mean(E, mask) if self.pooling == "mean" else maximum(E, mask)
+        if self.pool_pads:
+            if self.pad is None:
+                raise ValueError("pool_pads: expected the embedding of padding, by see_pads, before the first text")
+            # x = max(x, e_pad) where the text would have been padded, whatever its batch
+            short = mask.sum(1, keepdim=True) < self.padded_length  # (B,1)
+            x = torch.where(short, torch.maximum(x, self.pad.type_as(x)), x)
+        return x
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the prompts are compared with: pooled text (B,D) -> h (B,D)."""
@@ -100,8 +148,9 @@ class PromptAttention(nn.Module):
         B, P = E.size(0), sources.size(0) + (Q is not None)
         if self.variant == "constant":
             return sources.new_full((B, P, 1), 1 / P)
-        # x = max_s E_s
         x = self.pool(E, mask).type_as(sources)  # (B,D)
+        if self.pooling == "centred":
+            x = x - self.centre  # x = max_s E_s - m
         with torch.autocast(x.device.type, enabled=False):  # in fp16 the products of large prompts would overflow
             h = self.hidden(x)  # (B,D)
             # p_j = max_l P_j[l], or each P_j[l] by itself;  a = softmax_j(p_j . h / T)
@@ -116,3 +165,9 @@ class PromptAttention(nn.Module):
 def entropy(weights: Tensor) -> Tensor:
     """Mean entropy in nats of weights (B,P,…); log P when all prompts weigh the same, 0 when one has it all."""
     return torch.special.entr(weights.float()).sum(1).mean()
+
+
+def deviation(weights: Tensor) -> Tensor:
+    """How much weights (N,P) differ from instance to instance, or from task to task: 0 where all get the same."""
+    # mean_j sqrt(1/N sum_i (a_ij - mean_i a_ij)^2)
+    return weights.float().std(0, correction=0).mean()

@@ -165,6 +165,7 @@ def new_attention(options: Plan, width: int, generator: torch.Generator) -> Prom
         not options.freeze_norm,
         options.attention,
         options.learn_temperature,
+        options.pool,
     ).reset(generator)
     if options.load_attention is not None:
         load_attention(Path(options.load_attention), attention)
@@ -185,7 +186,7 @@ def load_attention(path: Path, attention: PromptAttention) -> None:
     if shapes != expected:
         raise AttemptError(
             f"--load-attention {path}: expected G's tensors {expected}, found {shapes}; "
-            "give the --attention and --bottleneck of that run, and the same model"
+            "give the --attention, --bottleneck and --pool of that run, and the same model"
         )
     attention.load_state_dict({name: tensor for name, tensor in found.items() if name in own}, strict=False)
 

@@ -1,7 +1,8 @@
 """Prompt checkpoints: self-contained, without the backbone's weights; and prompts from other programs' files.
 
 A checkpoint is one safetensors file. Tensors: `target` (K,L,D) and, for a mixture, `sources` (P-1,L,D) and G's
-`attention.down.weight`, `attention.up.weight`, `attention.norm.weight`, `attention.norm.bias`.
+`attention.down.weight`, `attention.up.weight`, `attention.norm.weight`, `attention.norm.bias`; where texts are centred
+`attention.centre` (D) and `attention.seen`, the batches that it is the running mean of.
 Its metadata has `format` and, as JSON, `config`: a PromptConfig.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attempt.attention import VARIANTS, PromptAttention
+from attempt.attention import POOLS, VARIANTS, PromptAttention
 from attempt.baselines import FORMAT as WEIGHTS
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
 from attempt.errors import AttemptError, meant, meant_path
@@ -64,6 +65,7 @@ class PromptConfig:
     train_norm: bool = True
     variant: str = "sub"
     learn_temperature: bool = False
+    pooling: str = "max"
     use_target: bool = True
     shared: bool = False
     embedding: list[float] | None = None  # the backbone's fingerprint (attempt/origin.py)
@@ -97,6 +99,7 @@ class PromptConfig:
             "train_norm": isinstance(self.train_norm, bool),
             "variant": self.variant in VARIANTS,
             "learn_temperature": isinstance(self.learn_temperature, bool),
+            "pooling": self.pooling in POOLS,
             "use_target": isinstance(self.use_target, bool),
             "shared": isinstance(self.shared, bool),
             "embedding": self.embedding is None or is_fingerprint(self.embedding),
@@ -182,6 +185,7 @@ def load_prompt(path: Path) -> tuple[SoftPrompt, PromptConfig]:
                 config.train_norm,
                 config.variant,
                 config.learn_temperature,
+                config.pooling,
             )
         prompt = SoftPrompt(target, tensors.get("sources"), attention, config.use_target)
         prompt.load_state_dict(tensors)

@@ -191,7 +191,8 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
     add(
         "--demo",
         action="store_true",
-        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on it",
+        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on "
+        "it, or, of --task stream, see what each kind of its rows gets",
     )
     add("--dry-run", action="store_true", help="load everything, show a batch and an example of each task, and stop")
     for name, text in lists.items():
@@ -220,6 +221,8 @@ def check_uses(parser: Parser, given: dict[str, Any]) -> None:
         parser.error("expected --early-prompt or --early-steps, found both")
     if given.keys() >= {"temperature", "learn_temperature"}:
         parser.error("expected --temperature or --learn-temperature, found both")
+    if given.get("pool") == "mean" and "pool_pads" in given:
+        parser.error("expected --pool max or centred with --pool-pads, where padding counts once, found --pool mean")
 
 
 def check_files(parser: Parser, given: dict[str, Any]) -> None:
@@ -236,7 +239,7 @@ def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
     attention = f"--attention {given.get('attention', 'sub')}"
     idle = {
         "--attention constant": ("bottleneck", "temperature", "learn_temperature", "fix_attention", "freeze_norm",
-                                 "pool_pads", "attention_lr"),
+                                 "pool", "pool_pads", "attention_lr"),
         "--attention dot": ("bottleneck", "freeze_norm"),
         "--attention linear": ("bottleneck",),
         "--fix-attention": ("freeze_norm", "attention_lr"),

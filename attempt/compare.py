@@ -18,7 +18,7 @@ from attempt.flags import Parser
 from attempt.options import spelled, spoken
 from attempt.plan import Plan
 from attempt.records import common_folder, differing, find_runs, pooled, settings
-from attempt.report import FORMATS, METHODS, figure, table
+from attempt.report import FORMATS, METHODS, dependence, figure, table
 from attempt.run import Run
 from attempt.series import read_scores, spread
 from attempt.significance import mcnemar, paired_t
@@ -76,14 +76,14 @@ def grouped(runs: Sequence[Finished]) -> list[list[Finished]]:
 
 
 def run_rows(runs: Sequence[Finished]) -> list[list[str]]:
-    rows = [["run", "task", "method", "seed", "dev", "test", "trainable", "minutes"]]
-    for run in runs:
+    head, *spreads = dependence([run.result for run in runs])
+    rows = [["run", "task", "method", "seed", "dev", "test", "trainable", "minutes", *head]]
+    for run, weights in zip(runs, spreads, strict=True):
         plan, result = run.plan, run.result
         scores = (f"{result['mean'][split]:.2f}" for split in ("dev", "test"))
         size, minutes = result.get("trainable_parameters", 0), result.get("seconds", 0.0) / 60
-        rows.append(
-            [str(run.folder), run.task, METHODS[plan.method], str(plan.seed), *scores, f"{size:,}", f"{minutes:.1f}"]
-        )
+        told = [str(run.folder), run.task, METHODS[plan.method], str(plan.seed), *scores, f"{size:,}", f"{minutes:.1f}"]
+        rows.append([*told, *weights])
     return rows
 
 
@@ -195,8 +195,14 @@ T_TEST = """paired t-test over the seeds, two-sided, of the first metric (of sev
 the differences for draws from a normal distribution, and sees the noise of the seeds, not that of the test set."""
 
 
+SPREAD = """over texts: how a mixture's weights deviate from text to text on dev, a mean over the prompts (and tasks);
+between tasks: how these tasks' mean weights do. 0: the same mixture for all."""
+
+
 def report(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> str:
     parts = [table(run_rows([run for group in groups for run in group])), table(group_rows(groups, names))]
+    if any(run.result.get("mixture") for group in groups for run in group):
+        parts[0] += f"\n{SPREAD}"
     if lines := setting_lines(groups, names):
         parts.append("settings that differ, and so may explain a difference:\n" + "\n".join(lines))
     rows = seed_tests(groups, names)

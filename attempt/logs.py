@@ -132,5 +132,7 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
         found[f"{place}/invalid"] = score["invalid"]
     for task, mixture in record.get("mixture", {}).items():
         found |= {f"mixture/{task}/{name}": weight for name, weight in mixture["weights"].items()}
-        found[f"mixture entropy/{task}"] = mixture["entropy"]
+        found |= {f"mixture {name}/{task}": mixture[name] for name in ("entropy", "deviation")}
+    if "mixture_between_tasks" in record:
+        found["mixture deviation/between tasks"] = record["mixture_between_tasks"]
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attempt import baselines, spot
-from attempt.attention import VARIANTS
+from attempt.attention import POOLS, VARIANTS
 from attempt.data_options import DataOptions
 from attempt.flags import above_zero, flag, natural, number, positive, seed_number, share
 
@@ -129,7 +129,19 @@ class Options(DataOptions):
     freeze_norm: bool = flag(
         "mixture", "keep G's LayerNorm at 1/0, as the released program does", False, action="store_true"
     )
-    pool_pads: bool = flag("mixture", "pool the padding too, as the released program does", False, action="store_true")
+    pool: str = flag(
+        "mixture",
+        "what G sees of a text's embeddings: their max (Asai et al.), their mean, or centred: the max less its running "
+        "mean over the training batches, with which G tells texts apart",
+        "max",
+        choices=list(POOLS),
+    )
+    pool_pads: bool = flag(
+        "mixture",
+        "let padding count in the max of all texts shorter than --max-source-length, as in the released program",
+        False,
+        action="store_true",
+    )
     load_attention: str | None = flag(
         "mixture",
         "start from the G of an earlier run: its folder or checkpoint, or a folder with the authors' attn_W_*.pt",

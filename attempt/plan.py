@@ -19,7 +19,14 @@ from attempt.source import code_sum
 
 # What a file of a run of before may lack: such a run had the default, or it changes nothing.
 NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
-NEWER |= {"skip_bad_steps": False, "sums": [], "code": [], "task_field": None, "ignore_added_tokens": False}
+NEWER |= {
+    "skip_bad_steps": False,
+    "sums": [],
+    "code": [],
+    "task_field": None,
+    "ignore_added_tokens": False,
+    "pool": "max",
+}
 
 
 @dataclass(frozen=True)

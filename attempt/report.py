@@ -14,6 +14,7 @@ METHODS = {  # as the papers call them
     "adapter": "adapter",
     "bitfit": "BitFit",
 }
+FLAT = 0.001  # a deviation of the weights over texts, below which they are the same for all of them
 
 
 def table(rows: list[list[str]]) -> str:
@@ -97,8 +98,37 @@ def evaluation_lines(record: Mapping[str, Any]) -> list[str]:
     lines = [f"{start}; {describe(score)}{star}" for score in record["scores"]]
     for name, mixture in record.get("mixture", {}).items():
         weights = ", ".join(f"{source} {weight:.3f}" for source, weight in mixture["weights"].items())
-        lines.append(f"    {name} mixes {weights} (entropy {mixture['entropy']:.3f} nats)")
+        spread = f"entropy {mixture['entropy']:.3f} nats, deviation over texts {mixture['deviation']:.4f}"
+        lines.append(f"    {name} mixes {weights} ({spread})")
+    if "mixture_between_tasks" in record:
+        lines.append(f"    between tasks the weights deviate by {record['mixture_between_tasks']:.4f}")
     return lines
+
+
+def mixture_of(records: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:
+    """What the evaluation at a step has told of the mixture, if there is one."""
+    found = next((record for record in records if record["step"] == step), {})
+    return {name: found[name] for name in ("mixture", "mixture_between_tasks") if name in found}
+
+
+def dependence(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row of names, and one a result: how its weights deviate over texts (mean of the tasks), and between tasks."""
+    rows = [["over texts", "between tasks"]]
+    for result in results:
+        texts = [mixture["deviation"] for mixture in result.get("mixture", {}).values()]
+        found = [sum(texts) / len(texts) if texts else None, result.get("mixture_between_tasks")]
+        rows.append(["-" if value is None else f"{value:.4f}" for value in found])
+    kept = [i for i in range(2) if any(row[i] != "-" for row in rows[1:])]
+    return [[row[i] for i in kept] for row in rows]
+
+
+def flat_line(result: Mapping[str, Any], pool: str, use_target: bool) -> str:
+    """A line where a mixture gives all texts of a task the same weights; else an empty one."""
+    mixtures = result.get("mixture", {}).items()
+    flat = [f"{task} ({mixed['deviation']:.5f})" for task, mixed in mixtures if mixed["deviation"] < FLAT]
+    tries = [f"--pool {name}" for name in ("centred", "mean") if name != pool] + ["--no-target"] * use_target
+    told = f"note: G gives all texts the same weights, deviation below {FLAT}: {', '.join(flat)}"
+    return f"{told}; {' or '.join(tries)} may let it tell them apart" if flat else ""
 
 
 def first_metrics(scores: Sequence[Mapping[str, Any]]) -> float:

@@ -29,7 +29,7 @@ from attempt.pictures import (
 )
 from attempt.plots import INSTALL, can_draw
 from attempt.records import Group, Record, Summary, differing, differing_on_a_task, group, read_all, read_summaries
-from attempt.report import METHODS, figure
+from attempt.report import METHODS, dependence, figure
 from attempt.spot import matrix
 
 MOST_PROMPTS = 40  # in a matrix of similarities
@@ -141,7 +141,10 @@ def run_rows(records: Sequence[Record], folder: Path) -> Rows:
         "invalid on test",
         "trained",
     ]
-    return [[*names, "seconds"], *([relative(record.folder, folder), *_run_cells(record)] for record in records)]
+    head, *weights = dependence([record.result or {} for record in records])
+    rows = [[relative(record.folder, folder), *_run_cells(record)] for record in records]
+    heads = [f"weights' deviation {name}" for name in head]
+    return [[*names, "seconds", *heads], *([*row, *more] for row, more in zip(rows, weights, strict=True))]
 
 
 def _run_cells(record: Record) -> list[str]:

@@ -146,7 +146,9 @@ def read_scores(path: Path, advice: str = "mend it, or leave its run out") -> di
         records = [*result["scores"], *result.get("constant", [])]
         scores = [value for score in records for value in score["metrics"].values()]
         means = [result["mean"][split] for split in ("dev", "test")]
-        if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means]):
+        spreads = [mixed["deviation"] for mixed in result.get("mixture", {}).values()]
+        spreads.append(result.get("mixture_between_tasks", 0.0))
+        if not all(isinstance(value, float) and math.isfinite(value) for value in [*scores, *means, *spreads]):
             raise ValueError("scores that are no numbers")
         if not all(isinstance(score[name], str) for score in records for name in ("task", "split")):
             raise ValueError("scores without a task and a split")

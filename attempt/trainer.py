@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attempt import distributed
 from attempt.checkpoint import Trained
@@ -14,7 +16,7 @@ from attempt.graphs import Batch, Graphs
 from attempt.machine import Machine
 from attempt.optimizer import Adafactor, learning_rate_factor, settle_steps
 from attempt.plan import Plan
-from model.t5 import T5
+from model.t5 import IGNORED, T5
 
 MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
 
@@ -56,6 +58,7 @@ class Trainer:
             set_rate(group, group["peak_lr"] * factor)
         if graphs and self.parameters[0].grad is None:
             self.settle()
+        self.observe(parts)
         for part in parts:  # the sum of their losses, over all processes, is the mean over the batch's target tokens
             if graphs:
                 graphs.add(self.add, part.filled(self.rows), self.changed)
@@ -122,6 +125,21 @@ class Trainer:
         """What a step changes, but for the random numbers and the scale of fp16."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         return [self.total, *self.parameters, *(p.grad for p in self.parameters if p.grad is not None), *states]
+
+    @torch.no_grad()
+    def observe(self, parts: Sequence[Batch]) -> None:
+        """Let a G that centres its texts see the whole batch, however it is cut, before any part of it is computed."""
+        G = None if self.trained.prompt is None else self.trained.prompt.attention
+        if G is None or G.pooling != "centred":
+            return
+        exact = torch.float32 if self.machine.device.type == "mps" else torch.float64  # no cut changes such a sum
+        total = torch.zeros(G.width + 1, dtype=exact, device=self.machine.device)  # of x, and of the texts
+        for each in parts:
+            part = each.to(self.machine.device)
+            x = F.pad(G.pool(self.t5.embedding(part.ids), part.mask).to(exact), (0, 1), value=1)  # (B,D+1)
+            total += (part.labels != IGNORED).any(1).to(exact) @ x  # without the rows that fill a part up
+        distributed.add_up([total])
+        G.observe(total[:-1], total[-1])
 
     def _is_bad(self, *figures: Tensor) -> bool:
         """Whether a figure of this step is not finite, which is noted. The GPU waits for the answer.

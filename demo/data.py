@@ -16,6 +16,7 @@ from attempt.files import write_whole
 from data.download import cache_dir
 from data.glue import MRPC_DEV_IDS, MRPC_PAIRS, TABLES
 from data.questions import SQUAD
+from data.tasks import TASKS, source_text
 from demo.pairs import mnli, mrpc, qnli, qqp, rte, stsb
 from demo.singles import cola, squad, sst2
 from demo.world import Made, World
@@ -48,6 +49,9 @@ CORPORA = {
 }
 SOURCES = ("mnli", "qqp", "qnli", "sst2", "squad")
 TARGETS = ("rte", "mrpc", "cola", "stsb")
+STREAM = ("mnli", "qnli", "qqp", "sst2")
+STREAM_SPLITS = {"train": slice(1500), "dev": slice(150), "test": slice(150, 300)}
+"""Of which rows of each kind the stream's files are made; dev and test of its official dev set."""
 
 
 def examples(task: str, split: str, seed: int = SEED) -> list[Made]:
@@ -95,7 +99,7 @@ def contents(seed: int) -> dict[str, bytes]:
             table = TABLES[task]
             members = {member: lines(task, split, seed) for split, member in table.members.items()}
             files[table.remote.url] = zipped(members)
-    files |= mrpc_files(seed)
+    files |= mrpc_files(seed) | stream_files(seed)
     for split, remote in SQUAD.items():
         files[remote.url] = squad_file(examples("squad", split, seed))
     return files
@@ -149,6 +153,20 @@ def mrpc_files(seed: int) -> dict[str, bytes]:
             ids += [f"{first}\t{second}\n"] if split == "dev" else []
     pairs = "\ufeff" + "\n".join(rows) + "\n"
     return {MRPC_PAIRS.url: pairs.encode(), MRPC_DEV_IDS.url: "".join(ids).encode()}
+
+
+def stream_files(seed: int) -> dict[str, bytes]:
+    """The rows of four sources without their tasks' names, a user's task (demo/stream.py): kind, text, answer."""
+    files = {}
+    for split, part in STREAM_SPLITS.items():
+        rows = ["kind\ttext\tanswer"]
+        for task in STREAM:
+            own = "train" if split == "train" else "dev_matched" if task == "mnli" else "dev"
+            for made in examples(task, own, seed)[part]:
+                text = source_text(TASKS[task], made.fields, task_name=False)
+                rows.append(f"{task}\t{text}\t{CORPORA[task].labels.index(made.label)}")
+        files[f"demo://stream/{split}.tsv"] = ("\n".join(rows) + "\n").encode()
+    return files
 
 
 def squad_file(made: list[Made]) -> bytes:

@@ -1,18 +1,21 @@
 """python train.py --task mnli --method attempt --demo: the files, settings and runs that --demo stands for.
 
 The runs are train.py's own, one after the other on the same data: prompt tuning from scratch, SPoT from the source
-that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last.
+that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights come last. For the stream
+(demo/stream.py) it is ATTEMPT alone, and what each kind of row gets.
 """
 
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attempt.command import Command
+from attempt.errors import AttemptError
 from attempt.options import Options
 from attempt.report import METHODS, bars, figure, table
 from attempt.run import Run
@@ -20,6 +23,7 @@ from attempt.series import read_result, show_part, spread, train_one, write_summ
 from data.download import Downloader
 from data.metrics import constant_score
 from data.tasks import Example, Task
+from demo import stream
 from demo.data import demo_folder
 from eval import Backbone, load_splits
 
@@ -56,9 +60,12 @@ def demo_words(words: Sequence[str]) -> list[str]:
     ]
     if "--resume" not in spoken:
         flags += FIRST
-    if method == "attempt" and not {"--seed", "--seeds", "--resume"} & {*spoken}:
+    after = words[words.index("--task") + 1 :] if "--task" in words else []
+    streamed = stream.NAME in takewhile(lambda word: not word.startswith("-"), after)
+    if method == "attempt" and not streamed and not {"--seed", "--seeds", "--resume"} & {*spoken}:
         flags += SEEDS
-    return [*flags, *(["--source-prompts", *map(os.path.relpath, sources)] if sources else []), *words]
+    flags += ["--source-prompts", *map(os.path.relpath, sources)] if sources else []
+    return [*flags, *(stream.flags(demo_folder()) if streamed else []), *words]
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:
@@ -66,8 +73,13 @@ def show(command: Command, train_run: Callable[..., None]) -> None:
 
     The dry run shows each of them, with its first seed.
     """
+    if stream.NAME in command.options.task and len(command.options.task) > 1:
+        raise AttemptError(f"--demo: expected --task {stream.NAME} alone, found {' '.join(command.options.task)}")
     for name in command.options.task:
         folder = Path(command.options.out or "runs/demo") / name
+        if name == stream.NAME:
+            show_stream(command, folder, train_run)
+            continue
         others = [path for path in command.options.source_prompts if Path(path).parent.name != name]
         options = dataclasses.replace(command.options, task=[name], source_prompts=others)
         if command.dry_run:
@@ -77,6 +89,17 @@ def show(command: Command, train_run: Callable[..., None]) -> None:
                 show_part(dataclasses.replace(options, **changes, out=out), command.seeds, train_run)
         else:
             compare(options, command.seeds or (options.seed,), folder, train_run)
+
+
+def show_stream(command: Command, folder: Path, train_run: Callable[..., None]) -> None:
+    if command.dry_run:
+        show_part(dataclasses.replace(command.options, out=str(folder / "attempt")), command.seeds, train_run)
+        return
+    for seed in command.seeds or (command.options.seed,):
+        out = folder / "attempt" / f"seed-{seed}"
+        options = dataclasses.replace(command.options, seed=seed, out=str(out))
+        train_one(options, train_run, lambda _: None)
+        stream.tell(out, options)
 
 
 def compare(options: Options, seeds: Sequence[int], folder: Path, train_run: Callable[..., None]) -> None:

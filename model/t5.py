@@ -241,9 +241,10 @@ class Encoder(nn.Module):
                 # ATTEMPT:  P_instance = sum_j a_j P_j + Q,  the target Q itself being the last P_j
                 a = prompt.attention(E, mask, prompt.sources, Q if prompt.use_target else None)  # (B,P,1) or (B,P,L)
                 a = a.expand(-1, -1, Q.size(1))  # (B,P,L)
-                P = torch.einsum("bjl,jld->bld", a[:, : len(prompt.sources)], prompt.sources)  # (B,L,D)
-                if prompt.use_target:
-                    P = P + a[:, -1, :, None] * Q + Q
+                with torch.autocast(E.device.type, enabled=False):  # bf16 would make nearly equal weights equal
+                    P = torch.einsum("bjl,jld->bld", a[:, : len(prompt.sources)], prompt.sources)  # (B,L,D)
+                    if prompt.use_target:
+                        P = P + a[:, -1, :, None] * Q + Q
             # Prompt tuning:  the encoder reads [P; E]
             E = torch.cat([P.type_as(E), E], dim=1)  # (B,L+S,D)
             if mask is not None:

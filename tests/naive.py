@@ -26,17 +26,26 @@ def float64(tensor: Tensor) -> Array:
     return tensor.detach().double().numpy()
 
 
-def pooled(texts: list[Array], pad: Array | None = None) -> Array:
-    """Step 1, x (B,D): the maximum over each row's own positions (n,D), and over `pad` (D) in rows that are padded."""
-    longest = max(len(text) for text in texts)
+def pooled(texts: list[Array], pad: Array | None = None, length: int = 0) -> Array:
+    """Step 1, x (B,D): the maximum over each row's own positions (n,D), and over `pad` (D) in rows below a length."""
     x = np.empty((len(texts), texts[0].shape[1]))
     for b, text in enumerate(texts):
         for d in range(x.shape[1]):
             x[b, d] = -math.inf
             for row in text:
                 x[b, d] = max(x[b, d], row[d])
-            if pad is not None and len(text) < longest:
+            if pad is not None and len(text) < length:
                 x[b, d] = max(x[b, d], pad[d])
+    return x
+
+
+def averaged(texts: list[Array]) -> Array:
+    """x (B,D), the mean over each row's own positions (n,D)."""
+    x = np.zeros((len(texts), texts[0].shape[1]))
+    for b, text in enumerate(texts):
+        for row in text:
+            for d in range(x.shape[1]):
+                x[b, d] += row[d] / len(text)
     return x
 
 

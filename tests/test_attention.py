@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from attempt.attention import PromptAttention, entropy
+from attempt.attention import WINDOW, PromptAttention, deviation, entropy
 
 B, S, L, D, R = 3, 6, 4, 8, 5
 LENGTHS = [6, 2, 1]  # a row without padding, a padded one, a single token
@@ -27,7 +27,10 @@ def texts(seed: int = 0, pad: float = 3.0) -> tuple[Tensor, Tensor, list[np.ndar
 
 
 def random_network(**options: Any) -> PromptAttention:
-    return naive.mixture(L=L, D=D, **options).attention.double()  # type: ignore[union-attr]
+    G: PromptAttention = naive.mixture(L=L, D=D, **options).attention.double()  # type: ignore[union-attr]
+    if G.pool_pads:
+        G.see_pads(texts()[3], S)
+    return G
 
 
 def prompts(P: int = 3) -> tuple[Tensor, Tensor]:
@@ -45,11 +48,62 @@ def test_pooling_takes_the_maximum_of_the_text_alone() -> None:
     assert np.array_equal(random_network().pool(E, mask).numpy(), naive.pooled(rows))
 
 
-def test_pooling_with_pads_adds_the_pad_embedding_to_padded_rows_only() -> None:
+@pytest.mark.parametrize("length", [2, S, S + 1])
+def test_pooling_with_pads_adds_the_pad_embedding_to_rows_below_a_length(length: int) -> None:
     E, mask, rows, pad = texts()
-    x = random_network(pool_pads=True).pool(E, mask).numpy()
-    assert np.array_equal(x, naive.pooled(rows, pad.numpy()))
+    G = random_network(pool_pads=True)
+    G.see_pads(pad, length)
+    x = G.pool(E, mask).numpy()
+    assert np.array_equal(x, naive.pooled(rows, pad.numpy(), length))
     assert not np.array_equal(x, naive.pooled(rows))  # else this test could not tell the two apart
+
+
+def test_pads_are_not_pooled_before_anybody_said_what_they_are() -> None:
+    E, mask, _, _ = texts()
+    with pytest.raises(ValueError, match="see_pads"):
+        PromptAttention(D, pool_pads=True).pool(E, mask)
+
+
+def test_the_mean_is_that_of_the_text_alone() -> None:
+    E, mask, rows, _ = texts()
+    assert np.allclose(random_network(pooling="mean").pool(E, mask).numpy(), naive.averaged(rows), rtol=0, atol=1e-14)
+    holes = torch.tensor([[[1.0, 9.0], [5.0, 2.0], [3.0, 4.0]]])
+    assert random_network(pooling="mean").pool(holes, torch.tensor([[True, False, True]])).tolist() == [[2.0, 6.5]]
+
+
+def test_the_mean_of_bf16_embeddings_is_summed_in_fp32() -> None:
+    # in bf16 a sum of 300 ones would stop at 256
+    E = torch.ones(1, 300, D, dtype=torch.bfloat16)
+    x = PromptAttention(D, pooling="mean").pool(E, torch.ones(1, 300, dtype=torch.bool))
+    assert x.dtype == torch.float32 and torch.equal(x, torch.ones(1, D))
+
+
+def test_the_running_mean_is_the_naive_one() -> None:
+    """Started by the first batch, a mean of all up to WINDOW, and then one that forgets; t and m are tensors alone."""
+    G, generator = PromptAttention(D, pooling="centred"), torch.Generator().manual_seed(0)
+    m = np.zeros(D)
+    for t in range(1, 2 * WINDOW):
+        batch = torch.randn(B, D, generator=generator, dtype=torch.float64) + t
+        G.observe(batch.sum(0), torch.tensor(float(B), dtype=torch.float64))
+        for d in range(D):
+            m[d] += (sum(float(row[d]) for row in batch) / B - m[d]) / min(t, WINDOW)
+        assert np.allclose(naive.float64(G.centre), m, rtol=1e-6, atol=0)
+        if t == 1:
+            assert torch.equal(G.centre, batch.mean(0).float())
+    assert G.seen.item() == 2 * WINDOW - 1 and G.centre.dtype == torch.float32
+
+
+def test_centred_weights_are_the_naive_ones_and_forward_moves_nothing() -> None:
+    (E, mask, rows, _), (sources, Q) = texts(), prompts()
+    G = random_network(temperature=0.7, pooling="centred")
+    G.observe(torch.arange(D, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64))
+    before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    x = naive.pooled(rows) - np.arange(D) / 2
+    expected = naive.weights(naive.hidden(x, *naive.g_arrays(G)), sources.numpy(), Q.numpy(), 0.7)
+    for module in (G.train(), G.eval()):
+        assert np.allclose(naive.float64(module(E, mask, sources, Q))[:, :, 0], expected, rtol=0, atol=1e-12)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in G.state_dict().items())
+    assert before.keys() - random_network().state_dict().keys() == {"centre", "seen"}
 
 
 def test_all_negative_texts_pool_to_negative_numbers() -> None:
@@ -74,16 +128,19 @@ def test_masked_weights_do_not_depend_on_the_amount_of_padding(extra: int) -> No
     assert torch.equal(G(E, mask, sources, Q), G(*longer, sources, Q))
 
 
-def test_weights_with_pads_depend_on_whether_a_row_is_padded_but_not_on_how_much() -> None:
+def test_weights_with_pads_do_not_depend_on_the_batch() -> None:
+    """A row's padding counts as if all texts were padded to one length, as in the released program, and only then."""
     (E, mask, _, pad), (sources, Q) = texts(), prompts()
     G = random_network(pool_pads=True, temperature=1.0)
-    a, once, often = (
-        G(torch.cat([E, pad.expand(B, n, D)], 1), torch.cat([mask, mask.new_zeros(B, n)], 1), sources, Q)
-        for n in (0, 1, 9)
-    )
-    assert torch.equal(once, often)
-    assert torch.equal(a[1:], once[1:])  # these rows were padded before
-    assert (a[0] - once[0]).abs().max() > 1e-3  # this one was not
+    together = G(E, mask, sources, Q)
+    longer = torch.cat([E, pad.expand(B, 9, D)], 1), torch.cat([mask, mask.new_zeros(B, 9)], 1)
+    assert torch.equal(together, G(*longer, sources, Q))
+    for b, n in enumerate(LENGTHS):  # alone, without any padding
+        alone = G(E[b : b + 1, :n], mask[b : b + 1, :n], sources, Q[b : b + 1])
+        assert torch.allclose(alone[0], together[b], rtol=0, atol=1e-12)
+    masked = random_network(temperature=1.0)(E, mask, sources, Q)
+    assert torch.allclose(masked[0], together[0], rtol=0, atol=1e-12)  # this text has the whole length
+    assert (masked[1:] - together[1:]).abs().amax(1).min() > 1e-3
 
 
 # ---- steps 2 to 4: p, h, a ----
@@ -106,7 +163,7 @@ def test_hidden_vector_is_the_naive_one() -> None:
 def test_weights_are_the_naive_ones(temperature: float | None, pool_pads: bool) -> None:
     (E, mask, rows, pad), (sources, Q) = texts(), prompts()
     G = random_network(temperature=temperature, pool_pads=pool_pads)
-    h = naive.hidden(naive.pooled(rows, pad.numpy() if pool_pads else None), *naive.g_arrays(G))
+    h = naive.hidden(naive.pooled(rows, pad.numpy() if pool_pads else None, S), *naive.g_arrays(G))
     expected = naive.weights(h, sources.numpy(), Q.numpy(), D * math.e if temperature is None else temperature)
     found = G(E, mask, sources, Q)
     assert found.shape == (B, 3, 1)
@@ -215,3 +272,13 @@ def test_entropy_is_the_mean_over_instances_not_of_the_mean_weights() -> None:
     a = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
     one = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert entropy(a).item() == pytest.approx(one / 3, abs=1e-6)
+
+
+# ---- deviation ----
+
+
+def test_deviation_is_numpys_mean_over_the_prompts() -> None:
+    a = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    assert deviation(a).item() == pytest.approx(a.double().numpy().std(0).mean(), rel=1e-5)
+    assert deviation(a[:1].expand(50, 4)).item() == 0.0
+    assert deviation(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item() == 0.5

@@ -28,6 +28,8 @@ from eval import Backbone
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 
+POOL = ["--pool", "centred", "--pool-pads"]
+
 
 def completed(processes: int, *words: str | Path, status: int = 0) -> str:
     """What such a program printed, torchrun's own report included."""
@@ -52,7 +54,8 @@ def differences(a: Path, b: Path) -> dict[str, float]:
     """Of each tensor, in relation to its norm. G's matrices begin near 0 and have tiny gradients, whose rounding Adam
     makes steps of: 4e-5 was seen there, 1.2e-7 in the prompt, over two instruction sets, with 1 and 2 threads."""
     first, second = (load_prompt(path)[0].state_dict() for path in (a, b))
-    return {name: float((first[name] - second[name]).norm() / second[name].norm()) for name in first}
+    both = {name: (first[name].double(), second[name].double()) for name in first}
+    return {name: float((one - other).norm() / other.norm()) for name, (one, other) in both.items()}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def mixture(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> list
 def alone(mixture: list[str], steady: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ATTEMPT run of one process."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    assert train.main([*mixture, *steady, "--pool-pads", "--out", str(out)]) == 0
+    assert train.main([*mixture, *steady, *POOL, "--out", str(out)]) == 0
     return out
 
 
@@ -84,6 +87,7 @@ def assert_like(alone: Path, several: Path) -> None:
     for name in ("best.safetensors", "last.safetensors"):
         found = differences(alone / name, several / name)
         assert found["target"] <= 1e-6 and max(found.values()) <= 2e-4, found
+        assert found["attention.centre"] == found["attention.seen"] == 0  # the running mean is the same to the bit
     first, second = metrics_of(alone), metrics_of(several)
     assert len(first) == len(second) == 3
     for one, other in zip(first, second, strict=True):
@@ -126,7 +130,7 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(
 def test_a_batch_in_parts_trains_the_same_prompt(
     alone: Path, mixture: list[str], steady: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [*mixture, *steady, "--pool-pads", "--out", str(tmp_path / "run")]
+    flags = [*mixture, *steady, *POOL, "--out", str(tmp_path / "run")]
     assert train.main([*flags, "--accumulate", "3"]) == 0
     assert "each batch is computed in 3 parts one after the other" in capsys.readouterr().out
     assert_like(alone, tmp_path / "run")
@@ -137,7 +141,7 @@ def test_three_processes_train_what_one_does(
 ) -> None:
     """ATTEMPT on two tasks: 70 examples in batches of 7, each in 3 processes and 2 parts; one line is printed once."""
     out = tmp_path / "run"
-    printed = completed(3, "train.py", *mixture, *steady, "--pool-pads", "--accumulate", "2", "--out", out)
+    printed = completed(3, "train.py", *mixture, *steady, *POOL, "--accumulate", "2", "--out", out)
     assert printed.count("each batch is computed in 3 processes at once and 2 parts one after the other") == 1
     assert printed.count("step 20: loss") == 2 and printed.count("all in ") == 1  # a line for each of two tasks
     assert_like(alone, out)
@@ -175,6 +179,7 @@ def test_a_job_of_two_processes_ends_and_goes_on_as_if_nothing_had_happened(
 
     kill_runs.py does it more often, and kills all of it too."""
     flags = [*mixture, *common, "--steps", "60", "--eval-every", "5", "--log-every", "1", "--batch-size", "7"]
+    flags += ["--pool", "centred"]
     flags += ["--eval-batch-size", "2"]
     whole, out = tmp_path / "whole", tmp_path / "cut"
     completed(2, "train.py", *flags, "--out", whole)
@@ -211,7 +216,7 @@ def test_the_t5_can_be_shared_out(
 ) -> None:
     """In three processes, so that no matrix comes out even, and the evaluation's batches neither."""
     out = tmp_path / "run"
-    flags = [*mixture, *steady, "--pool-pads", "--eval-batch-size", "3", "--out", out, "--shard"]
+    flags = [*mixture, *steady, *POOL, "--eval-batch-size", "3", "--out", out, "--shard"]
     printed = completed(3, "train.py", *flags)
     assert_like(alone, out)
     found = re.search(r"([\d,]+) frozen parameters, ([\d,]+) of them in each process", printed)

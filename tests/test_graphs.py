@@ -51,6 +51,9 @@ VARIANTS: dict[str, list[str]] = {
     "constant": ["--attention", "constant"],
     "dot": ["--attention", "dot", "--freeze-norm"],
     "skip": ["--skip-bad-steps"],
+    "centred": ["--pool", "centred", "--accumulate", "2"],
+    "mean": ["--pool", "mean", "--no-target"],
+    "pads": ["--pool-pads"],
     "plain": ["--plain"],
 }
 

@@ -17,6 +17,8 @@ import eval
 import train
 from attempt.checkpoint import load_prompt
 from attempt.plan import Plan
+from attempt.plots import can_draw
+from demo.data import STREAM
 from demo.show import demo_words
 
 SOURCE = "demo/sources/{}/best.safetensors"
@@ -182,3 +184,30 @@ def test_the_demo_computes_on_one_thread_and_has_three_seeds(monkeypatch: pytest
     assert train.parse(demo_words(["--demo", "--task", "rte", "cola"])).options.task == ["rte", "cola"]
     command = train.parse(demo_words(["--demo", "--task", "mrpc", "--seed=5"]))
     assert command.seeds == () and command.options.seed == 5
+
+
+def test_a_stream_of_tasks_is_mixed_anew_for_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows without a task's name: centred, G gives each kind its own source's prompt; with the maximum it cannot."""
+    flags = ["--demo", "--task", "stream", "--method", "attempt", "--no-target", "--device", "cpu"]
+    flags += ["--steps", "120", "--eval-every", "120", "--eval-examples", "300"]
+    assert train.main([*flags, "--pool", "centred", "--out", str(tmp_path / "centred")]) == 0
+    printed = capsys.readouterr().out
+    start = printed.index("what each kind of row gets")
+    head, *rows = (line.replace("±", " ").split() for line in printed[start:].splitlines()[1:6])
+    assert head == ["rows", "of", "mnli", "qnli", "qqp", "squad", "sst2"] and [row[0] for row in rows] == list(STREAM)
+    own = {kind: float(row[1::2][head[2:].index(kind)]) for kind, row in zip(STREAM, rows, strict=True)}
+    assert sum(weight > 0.4 for weight in own.values()) >= 3, own
+    run = tmp_path / "centred/stream/attempt/seed-42"
+    assert result_of(run)["mixture"]["stream"]["deviation"] > 0.05 and "note: G gives" not in printed
+    assert (run.with_suffix(".svg")).exists() == can_draw()
+    # the run is a run like any other
+    assert eval.main(["--run", str(run), "--device", "cpu", "--attention-map", str(tmp_path / "map.svg")]) == (
+        0 if can_draw() else 2
+    )
+
+    capsys.readouterr()
+    few = ["--steps", "20", "--eval-every", "20", "--out", str(tmp_path / "max")]
+    assert train.main([*flags, *few]) == 0
+    assert "note: G gives all texts the same weights" in capsys.readouterr().out
+    assert train.main([*flags, "--task", "stream", "mrpc", "--out", str(tmp_path / "both")]) == 2
+    assert "--demo: expected --task stream alone" in capsys.readouterr().err

@@ -88,16 +88,19 @@ def test_every_file_has_its_place_in_the_list() -> None:
 def test_the_demo_and_what_looks_at_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The first command, with fewer steps, and the commands under "Looking at runs" and of PEFT, on its runs."""
+    """The first commands, with fewer steps, and the commands under "Looking at runs" and of PEFT, on its runs."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = words_of(LINES[0])
     assert "--demo" in words
     few = ["--steps", "2", "--eval-every", "2", "--eval-examples", "20", "--device", "cpu"]
     assert train.main([*words[1:], *few, "--out", str(tmp_path / "runs")]) == 0
+    assert "what each kind of row gets" in capfd.readouterr().out
+    (other,) = [words_of(line) for line in PROGRAMS if line.startswith("python train.py --demo --task mrpc --method")]
+    assert train.main([*other[1:], *few, "--out", str(tmp_path / "runs")]) == 0
     assert "what ATTEMPT mixes for mrpc" in capfd.readouterr().out
     places = {
-        "runs/rte-attempt-t5-base": "runs/mrpc/attempt/seed-1",
+        "runs/rte-attempt-t5-base": "runs/stream/attempt/seed-42",
         "runs/rte-prompt-t5-base": "runs/mrpc/prompt/seed-1",
     }
     places |= {

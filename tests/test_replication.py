@@ -10,13 +10,15 @@ from typing import IO, Any, ClassVar
 import numpy as np
 import pytest
 from runs import error_of
+from scipy import stats
 
 import train
 from attempt.command import parse
 from attempt.errors import AttemptError
+from attempt.plan import Plan
 from attempt.run import Run
 from benchmarks.replication import __main__ as program
-from benchmarks.replication import plan_cpu, plan_gpu, runner
+from benchmarks.replication import plan_cpu, plan_gpu, pooling, runner
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
 from benchmarks.replication.results import Kept, balanced, figure
@@ -47,7 +49,7 @@ def test_what_is_kept_was_run_with_the_plan_s_options() -> None:
     for one in plan_cpu.plan():
         path = runner.KEPT / one.name / "config.json"
         if path.exists():
-            asked, found = parse(one.command()).options.stored(), json.loads(path.read_text(encoding="utf-8"))
+            asked, found = parse(one.command()).options.stored(), Plan.read(path).stored()  # older ones lack --pool
             given = {
                 name: value for name, value in asked.items() if value is not None and name not in ("model", "mirror")
             }
@@ -406,3 +408,29 @@ def test_every_table_stands_without_a_single_result(tmp_path: Path) -> None:
 def test_an_unknown_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(AttemptError, match="found nonsense"):
         filled("<!-- table: nonsense -->\n<!-- end -->", Kept(tmp_path))
+
+
+def test_the_pooling_tables_count_and_compare_as_numpy_and_scipy_do(tmp_path: Path) -> None:
+    tests = {"max": [77.0, 78.5, 76.0], "centred": [81.0, 80.5, 82.5]}
+    kinds = {kind: [0.1] * 5 for kind in pooling.KINDS}
+    lines = []
+    for pool, values in tests.items():
+        for seed, value in enumerate(values):
+            weights = {**kinds, "qqp": [0.1, 0.1, 0.5 + seed / 10, 0.1, 0.1]} if pool == "centred" else kinds
+            run = {"model": "demo", "task": "stream", "pool": pool, "target": False, "rate": "0.3", "seed": seed}
+            run |= {"test": value, "deviation": {"stream": 0.01 * seed}, "kinds": weights}
+            lines.append(json.dumps({**run, "prompts": ["mnli", "qnli", "qqp", "squad", "sst2"]}) + "\n")
+    (tmp_path / pooling.FIGURES).write_text("".join(lines[::-1]))
+    rows = {row[0]: row for row in pooling.routing("demo", tmp_path)}
+    assert rows["centred, without a target"][1:] == ["0.10 ± 0.00 (3)"] * 2 + [
+        "0.60 ± 0.10 (3)",
+        "0.10 ± 0.00 (3)",
+        "1 1 1",
+        "0.0100 ± 0.0100 (3)",
+    ]
+    assert rows["max, without a target"][5] == "0 0 0" and rows["mean, without a target"][1] == "not run"
+    p = stats.ttest_rel(tests["centred"], tests["max"]).pvalue
+    difference = np.mean(tests["centred"]) - np.mean(tests["max"])
+    rows = {row[0]: row for row in pooling.compared("demo", ["stream"], tmp_path)}
+    found = rows["centred, without a target - max, without a target"][1]
+    assert found == f"{difference:+.1f} p = {p:.3f}"

@@ -95,6 +95,12 @@ def test_attempt_trains_all_that_it_should_and_shows_its_mixture(attempt_flags: 
         assert list(mixture[task]["weights"]) == ["cola", "rte", "target"]
         assert sum(mixture[task]["weights"].values()) == pytest.approx(1, abs=1e-5)
         assert 0 < mixture[task]["entropy"] <= 1.0987  # log 3
+        assert 0 < mixture[task]["deviation"] < 0.5
+    assert 0 < metrics_of(out)[-1]["mixture_between_tasks"] < 0.5
+    best = next(line for line in metrics_of(out) if line["step"] == result_of(out)["best_step"])
+    assert {key: result_of(out)[key] for key in ("mixture", "mixture_between_tasks")} == {
+        key: best[key] for key in ("mixture", "mixture_between_tasks")
+    }
     # both started as copies of the first source; each was trained on its own task's examples
     assert not torch.equal(prompt.target[0], prompt.target[1])
 
@@ -152,11 +158,11 @@ def test_the_same_seed_gives_the_same_run(attempt_flags: list[str], tmp_path: Pa
 
 
 @pytest.mark.parametrize("steps", [0, 2, 4, 8])  # before the first evaluation, between, and before the last
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize(("optimizer", "pool"), [("adamw", "max"), ("adafactor", "centred")])
 def test_a_resumed_run_is_the_uninterrupted_run(
-    attempt_flags: list[str], steps: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    attempt_flags: list[str], steps: int, optimizer: str, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = [*attempt_flags, "--optimizer", optimizer]
+    flags = [*attempt_flags, "--optimizer", optimizer, "--pool", pool]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train.main([*flags, "--out", str(whole)]) == 0
     step = train.Trainer.train_step

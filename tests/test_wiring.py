@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 from runs import error_of, metrics_of, result_of
@@ -57,7 +58,11 @@ def test_the_log_shows_each_tasks_own_mixture(attempt_flags: list[str], tmp_path
             mask = torch.ones(E.shape[:2], dtype=torch.bool)
             weights.append(prompt.attention(E, mask, prompt.sources, prompt.target[number][None])[0, :, 0])
         torch.testing.assert_close(found, torch.stack(weights).mean(0), atol=1e-4, rtol=1e-4)
-    assert (job.mixture()["rte"]["weights"]["target"] - job.mixture()["cola"]["weights"]["target"]) ** 2 > 1e-6
+    record = job.mixture()
+    rte, cola = (record["mixture"][task]["weights"] for task in ("rte", "cola"))
+    assert (rte["target"] - cola["target"]) ** 2 > 1e-6
+    between = np.array([list(rte.values()), list(cola.values())]).std(0).mean()
+    assert record["mixture_between_tasks"] == pytest.approx(between, rel=1e-5)
 
 
 def test_answers_may_be_as_long_as_the_task_allows(

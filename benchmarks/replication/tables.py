@@ -9,7 +9,7 @@ import numpy as np
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
-from benchmarks.replication import plan_gpu
+from benchmarks.replication import plan_gpu, pooling
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
     BRIEF,
@@ -337,6 +337,7 @@ TABLES: dict[str, Callable[[Kept], Rows]] = {
     "better": better,
     "sizes": sizes,
     "reach": reach,
+    **{name: lambda kept, rows=rows: rows(kept.place) for name, rows in pooling.TABLES.items()},  # type: ignore[misc]
 }
 GPU_SCRIPT = "gpu.sh"
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
