@@ -428,7 +428,7 @@ def test_the_pooling_tables_count_and_compare_as_numpy_and_scipy_do(tmp_path: Pa
         "1 1 1",
         "0.0100 ± 0.0100 (3)",
     ]
-    assert rows["max, without a target"][5] == "0 0 0" and rows["mean, without a target"][1] == "not run"
+    assert rows["max, without a target"][5] == "0 0 0" and "mean, without a target" not in rows
     p = stats.ttest_rel(tests["centred"], tests["max"]).pvalue
     difference = np.mean(tests["centred"]) - np.mean(tests["max"])
     rows = {row[0]: row for row in pooling.compared("demo", ["stream"], tmp_path)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from attempt.report import figure
 from attempt.significance import paired_t
+from benchmarks.replication.results import NOT_RUN
 
 FIGURES = "pooling.jsonl"
 TASKS = ("stream", "mrpc", "rte", "mrpc rte")
@@ -50,9 +51,14 @@ def chosen(runs: Sequence[Run], model: str, task: str, way: Way, rate: str = "0.
 def spread(values: Sequence[float], digits: int = 1) -> str:
     """Mean ± sample deviation (number of seeds)."""
     if not values:
-        return "not run"
+        return NOT_RUN
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return f"{figure(statistics.fmean(values), deviation, digits)} ({len(values)})"
+
+
+def begun(rows: Rows) -> Rows:
+    """Without the rows that have no run; the first is the head."""
+    return [rows[0], *(row for row in rows[1:] if set(row[1:]) - {NOT_RUN})]
 
 
 def own(run: Run) -> list[float]:
@@ -68,8 +74,8 @@ def routing(model: str, place: Path) -> Rows:
         shares = [own(run) for run in runs]
         cells = [spread([share[i] for share in shares], 2) for i in range(len(KINDS))]
         counts = " ".join(str(sum(weight >= 0.5 for weight in share)) for share in shares)
-        rows.append([named(way), *cells, counts or "not run", spread([run["deviation"]["stream"] for run in runs], 4)])
-    return rows
+        rows.append([named(way), *cells, counts or NOT_RUN, spread([run["deviation"]["stream"] for run in runs], 4)])
+    return begun(rows)
 
 
 def scores(model: str, tasks: Sequence[str], place: Path) -> Rows:
@@ -77,7 +83,7 @@ def scores(model: str, tasks: Sequence[str], place: Path) -> Rows:
     for way in (PROMPT, *MIXTURES):
         runs = [chosen(read(place), model, task, way).values() for task in tasks]
         rows.append([named(way), *(spread([run["test"] for run in found]) for found in runs)])
-    return rows
+    return begun(rows)
 
 
 def compared(model: str, tasks: Sequence[str], place: Path) -> Rows:
@@ -88,14 +94,14 @@ def compared(model: str, tasks: Sequence[str], place: Path) -> Rows:
     for first, second in pairs:
         cells = [difference(*(chosen(read(place), model, task, way) for way in (first, second))) for task in tasks]
         rows.append([f"{named(first)} - {named(second)}", *cells])
-    return rows
+    return begun(rows)
 
 
 def difference(first: dict[int, Run], second: dict[int, Run]) -> str:
     """Mean, and the chance of one as large by the paired t-test, two-sided."""
     differences = [first[seed]["test"] - second[seed]["test"] for seed in sorted(first.keys() & second.keys())]
     if len(differences) < 2:
-        return "not run" if not differences else f"{differences[0]:+.1f}"
+        return NOT_RUN if not differences else f"{differences[0]:+.1f}"
     found = paired_t(differences)
     chance = "" if found is None else "p < 0.001" if found[1] < 0.001 else f"p = {found[1]:.3f}"
     return f"{statistics.fmean(differences):+.1f} {chance}".strip()
@@ -110,7 +116,7 @@ def dependence(place: Path) -> Rows:
         both = chosen(read(place), "demo", "mrpc rte", way).values()
         cells.append(spread([statistics.fmean(run["deviation"].values()) for run in both], 4))
         rows.append([named(way), *cells, spread([run["between"] for run in both], 4)])
-    return rows
+    return begun(rows)
 
 
 def rates(place: Path) -> Rows:
@@ -120,8 +126,8 @@ def rates(place: Path) -> Rows:
         found = [list(chosen(read(place), "demo", "stream", (pool, False), rate).values()) for rate in RATES]
         weights = [spread([statistics.fmean(own(run)) for run in runs], 2) for runs in found]
         tests = [spread([run["test"] for run in runs]) for runs in found]
-        rows.append([pool, *(f"{w}; {t}" if t != "not run" else t for w, t in zip(weights, tests, strict=True))])
-    return rows
+        rows.append([pool, *(f"{w}; {t}" if t != NOT_RUN else t for w, t in zip(weights, tests, strict=True))])
+    return begun(rows)
 
 
 TABLES: dict[str, Callable[[Path], Rows]] = {
