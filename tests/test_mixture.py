@@ -100,11 +100,12 @@ def test_encoder_grows_by_exactly_the_prompts_rows(L: int) -> None:
 def test_relative_positions_cover_the_prompt() -> None:
     # the prompt is positions 0..L-1, not outside of the positions: the bias is asked for L+S
     model, prompt = naive.tiny_t5(), naive.mixture(L=4)
-    asked: list[tuple[int, ...]] = []
+    asked: list[tuple[Tensor, ...]] = []
     model.encoder.relative_bias.register_forward_pre_hook(lambda module, inputs: asked.append(inputs))
     ids, mask, labels = naive.batch(LENGTHS)
     model(ids, mask, labels, prompt)
-    assert asked == [(11, 11)]
+    ((queries, keys, _),) = asked
+    assert queries.tolist() == keys.tolist() == list(range(11))
 
 
 @pytest.mark.parametrize("pool_pads", [False, True])
