@@ -61,9 +61,9 @@ SIZES = (32, 128)  # examples in a batch
 
 
 def words_of(tokenizer: Tokenizer) -> list[str]:
-    """The pieces that begin a word: common ones come first in a vocabulary."""
+    """The pieces that begin a word, but for the sentinels: common ones come first in a vocabulary."""
     pieces = (tokenizer.pieces.id_to_piece(i) for i in range(SPECIAL, tokenizer.pieces.get_piece_size()))
-    return [piece[1:] for piece in pieces if piece.startswith("▁") and len(piece) > 1]
+    return [piece[1:] for piece in pieces if piece.startswith("▁") and len(piece) > 1 and "<extra_id_" not in piece]
 
 
 def pairs(words: list[str], count: int, seed: int) -> Iterator[Pair]:

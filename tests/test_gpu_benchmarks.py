@@ -170,7 +170,7 @@ def test_every_part_is_a_command_that_can_be_given(capsys: pytest.CaptureFixture
         elif program in checks:
             assert checks[program].new_parser().parse_args(words).device == "cuda"
         else:
-            assert program == "pytest" and "tests/test_train.py" in words
+            assert program == "pytest" and "tests/test_gpu.py" in words
     for name in ("hugging face, compiled", "hugging face, static", "attempt: ours, all", "tasks: ours, compiled"):
         assert f"    {name}: " in rows
     for name in ("finetune: hugging face", "adapter: hugging face", "ours, plain", "ours, eager"):

@@ -190,5 +190,5 @@ def test_factored_on_paper() -> None:
 
 def test_factored_in_adafactor() -> None:
     square = numbers(130, 140).square() + 1e-30
-    expected = Adafactor._inverse_root(square, {}, 0.0, 128) ** -2
+    expected = Adafactor._inverse_root(square, {}, torch.ones(()), 128) ** -2
     check(exercises.factored(square), expected, "a random matrix")
