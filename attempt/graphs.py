@@ -62,27 +62,41 @@ class Recorder(Protocol):
     def record(self, function: Callable[[], Outputs], warm_ups: int) -> tuple[Callable[[], None], Outputs]:
         """What does the function's work again, and the tensors in which its results are then."""
 
+    def forget(self) -> None: ...
     def random_state(self) -> Tensor: ...
     def set_random_state(self, state: Tensor) -> None: ...
 
 
 class CudaRecorder:
-    """Records CUDA graphs. All share one pool of memory, for one is replayed after the other."""
+    """Records CUDA graphs. All share one stream and one pool of memory, for one is replayed after the other."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.pool = device, torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device):
+            self.device = torch.device("cuda", torch.cuda.current_device())
+            self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.forget()
 
     def record(self, function: Callable[[], Outputs], warm_ups: int) -> tuple[Callable[[], None], Outputs]:
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(warm_ups):
-                function()
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):  # NCCL's thread may go on
-            results = function()
+        with torch.cuda.device(self.device):
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                for _ in range(warm_ups):
+                    function()
+                graph, mode = torch.cuda.CUDAGraph(), "thread_local"  # NCCL's thread may go on
+                try:
+                    with torch.cuda.graph(graph, self.pool, self.stream, mode):
+                        results = function()
+                except RuntimeError:
+                    # a capture that breaks off can leave the generator waiting for its end; its numbers are restored
+                    fresh = torch.Generator(self.device)
+                    torch.cuda.default_generators[self.device.index].graphsafe_set_state(fresh)
+                    raise
+            torch.cuda.current_stream().wait_stream(self.stream)
         return graph.replay, results
+
+    def forget(self) -> None:
+        """Let the next graphs have memory of their own: that of the last ones may be in use as long as they are."""
+        self.pool = torch.cuda.graph_pool_handle()
 
     def random_state(self) -> Tensor:
         return torch.cuda.get_rng_state(self.device)
@@ -128,7 +142,8 @@ class Graph:
     ) -> None:
         self.inputs = Inputs(inputs, recorder.device)
         self.inputs.fill(inputs)
-        before, random = [tensor.clone() for tensor in changes], recorder.random_state()
+        # detached: a copy with a gradient's history would hold nodes that belong to another stream than the recorder's
+        before, random = [tensor.detach().clone() for tensor in changes], recorder.random_state()
         try:
             self.replay, self.results = recorder.record(lambda: function(*self.inputs.tensors), warm_ups)
         finally:
@@ -188,6 +203,7 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs: what they change has got other places."""
         self.graphs.clear()
+        self.recorder.forget()
 
     def add(self, add: Callable[[Batch], None], batch: Batch, changes: Callable[[], Sequence[Tensor]]) -> None:
         """What a batch adds to the gradients and the loss; `changes`: these."""
@@ -210,7 +226,7 @@ class Graphs:
         """Greedy answers (B,T) as model/decoding.py's `generate` has them, to a batch of at most `rows` texts."""
         whole = batch.filled(rows)
         length = max_length if max_length <= PIECE else -(-max_length // PIECE) * PIECE
-        key = ("answer", id(prompt), whole.full, whole.ids.shape, length)
+        key = ("answer", prompt, whole.full, whole.ids.shape, length)
         inputs, found = (whole.ids, whole.mask, whole.tasks), list[Writer]()
 
         @torch.inference_mode()
@@ -242,7 +258,7 @@ class Graphs:
     ) -> Tensor:
         """The labels' log-probabilities (B,C) as model/decoding.py's `label_scores` has them; labels (C,T)."""
         whole = batch.filled(rows)
-        key = ("scores", id(prompt), whole.full, whole.ids.shape, labels.shape)
+        key = ("scores", prompt, whole.full, whole.ids.shape, labels.shape)
 
         @torch.inference_mode()
         def function(ids: Tensor, mask: Tensor, tasks: Tensor, labels: Tensor) -> Outputs:

@@ -61,7 +61,7 @@ class Trainer:
         self.observe(parts)
         for part in parts:  # the sum of their losses, over all processes, is the mean over the batch's target tokens
             if graphs:
-                graphs.add(self.add, part.filled(self.rows), self.changed)
+                graphs.add(self.add, part.filled(self.rows), self.added_to)
             else:
                 self.add(part.to(self.machine.device))
         distributed.add_up([self.total, *(p.grad for p in self.parameters if p.grad is not None)])
@@ -107,6 +107,8 @@ class Trainer:
         if self.graphs.lacks("update"):
             scale = self.scaler.state_dict()
             self.graphs.record("the optimizer", "update", self.update, changes=self.changed)
+            if scale:
+                self.scaler.update(scale["scale"])  # ends the step, should it have been broken off
             self.scaler.load_state_dict(scale)
         return self.graphs.run("update", self.update)
 
@@ -121,10 +123,14 @@ class Trainer:
             self.optimizer.step()  # a step that is left out: the state is made, and nothing changes
         del self.optimizer.found_inf  # type: ignore[attr-defined]
 
+    def added_to(self) -> list[Tensor]:
+        """What `add` changes, but for the random numbers: the loss and the gradients."""
+        return [self.total, *(p.grad for p in self.parameters if p.grad is not None)]
+
     def changed(self) -> list[Tensor]:
-        """What a step changes, but for the random numbers and the scale of fp16."""
+        """What `update` changes, but for the scale of fp16."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
-        return [self.total, *self.parameters, *(p.grad for p in self.parameters if p.grad is not None), *states]
+        return [*self.added_to(), *self.parameters, *states]
 
     @torch.no_grad()
     def observe(self, parts: Sequence[Batch]) -> None:

@@ -59,6 +59,9 @@ class StandIn:
         self.recordings.append(recording)
         return recording.replay, results
 
+    def forget(self) -> None:
+        self.recordings.clear()
+
     def random_state(self) -> Tensor:
         return torch.get_rng_state()
 

@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import eval
 import train
+from attempt.graphs import CudaRecorder, Graphs
 from attempt.machine import choose_machine
 from attempt.options import Options
 from attempt.plan import Plan
@@ -75,6 +76,22 @@ def test_a_killed_run_goes_on_bit_by_bit(
     assert complete([*flags, "--out", str(out)], out, kills=3, seed=1) >= 1
     assert same_prompt(out, tmp_path / "whole") and metrics_of(out) == metrics_of(tmp_path / "whole")
     assert result_of(out)["scores"] == result_of(tmp_path / "whole")["scores"]
+
+
+def test_a_recording_that_asks_for_a_number_leaves_the_gpu_as_it_was(capsys: Any) -> None:
+    graphs, x = Graphs(CudaRecorder(torch.device("cuda"))), torch.ones(99, device="cuda")
+
+    def asking() -> tuple[torch.Tensor, ...]:
+        y = torch.nn.functional.dropout(x)
+        return (y * y.sum().item(),)
+
+    graphs.record("what asks", "key", asking, warm_ups=0)
+    assert graphs.failed and "no graphs" in capsys.readouterr().out
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.manual_seed(1)
+    first = torch.nn.functional.dropout(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, torch.nn.functional.dropout(x)) and 0 < (first == 0).sum() < 99
 
 
 def kernels_of_a_step(**options: Any) -> list[str]:

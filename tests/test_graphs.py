@@ -11,7 +11,9 @@ from torch import Tensor
 
 import eval
 import train
-from attempt.graphs import Graph, Graphs
+from attempt.graphs import Graph, Graphs, new_graphs
+from attempt.machine import Machine
+from attempt.options import Options
 from attempt.trainer import Trainer
 from data.batches import Batch
 
@@ -219,6 +221,53 @@ def test_an_error_while_recording_is_told_and_the_run_goes_on(
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+def test_no_history_of_another_stream_is_held_while_a_graph_is_recorded(common: list[str], tmp_path: Path) -> None:
+    """A node that adds up a parameter's gradient belongs to the stream on which it was made, and as long as something
+    holds it, it is used again: in a capture on another stream that is an error."""
+    held = []
+
+    def node(parameter: Tensor) -> Any:
+        return parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+
+    class Looking(StandIn):
+        def record(self, function: Any, warm_ups: int) -> Any:
+            with torch.enable_grad():
+                for parameter in job.trainer.parameters:
+                    node(parameter).metadata["seen"] = True  # gone with the node, unless something else holds it
+                    held.append("seen" in node(parameter).metadata)
+            return super().record(function, warm_ups)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval, "new_graphs", lambda *_: Graphs(Looking()))
+        job = train.prepare(train.parse(["--task", "cola", "--method", "prompt", *common]).options)
+    job.trainer.t5.train()
+    for parts in list(train.training_batches(job.tokens, job.options, 0, True))[:2]:
+        job.trainer.train_step(*parts)
+    assert len(held) >= 2 and not any(held) and len(job.trainer.graphs.graphs) >= 2  # type: ignore[union-attr]
+
+
+def test_fp16_goes_on_where_recording_breaks_off_within_a_step(
+    attempt_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = torch.nn.utils.clip_grad_norm_
+    calls = []
+
+    def breaking(*given: Any) -> Tensor:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return clip(*given)
+
+    monkeypatch.setattr(eval, "choose_machine", lambda *_: Machine(torch.device("cpu"), "fp16", "test"))
+    monkeypatch.setattr(eval, "new_graphs", lambda *_: Graphs(StandIn()))
+    job = train.prepare(train.parse([*attempt_flags, "--steps", "3", "--out", str(tmp_path / "run")]).options)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", breaking)
+    job.trainer.t5.train()
+    for parts in train.training_batches(job.tokens, job.options, 0, True):
+        job.trainer.train_step(*parts)
+    assert job.trainer.step == 3 and "not permitted" in capsys.readouterr().out and job.trainer.scaler.get_scale() > 1
+
+
 def test_a_graph_puts_back_what_recording_changed() -> None:
     value, noise = torch.arange(3.0), torch.zeros(3)
 
@@ -256,10 +305,6 @@ def test_rows_that_fill_a_batch_do_not_count() -> None:
     [("--recompute", "random numbers"), ("--shard", "send each other"), ("--no-graphs", ""), ("--plain", "")],
 )
 def test_where_no_graph_can_be_it_is_told(flags: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from attempt.graphs import new_graphs  # noqa: PLC0415
-    from attempt.machine import Machine  # noqa: PLC0415
-    from attempt.options import Options  # noqa: PLC0415
-
     name = flags[2:].replace("-", "_")
     options = Options(["rte"], **({"graphs": False} if name == "no_graphs" else {name: True}))  # type: ignore[arg-type]
     assert new_graphs(Machine(torch.device("cuda"), "bf16", "test"), options) is None
