@@ -32,7 +32,7 @@ def new_parser() -> Parser:
             type=Path,
             default=KEPT,
             metavar="DIR",
-            help="where what is small is kept (default: docs/replication)",
+            help="where what is small is kept, a line a run (default: docs/replication)",
         )
         if name == "run":
             add("--minutes", type=number, metavar="N", help="begin no run after N minutes (default: run all)")

@@ -1,7 +1,7 @@
 """Makes the cells' runs and keeps what is small of them.
 
-A run's folder is OUT/runs/NAME; its result.json, config.json, metrics.jsonl and the log are copied to KEPT/NAME, where
-the tables find them. A cell that is kept is not run again, and one that was cut goes on.
+A run's folder is OUT/runs/NAME; its result.json, config.json, metrics.jsonl and the log become a line of
+KEPT/PART.jsonl, where the tables find them. A cell that is kept is not run again, and one that was cut goes on.
 """
 
 import json
@@ -17,17 +17,14 @@ from typing import Any
 
 from attempt.checkpoint import load_prompts
 from attempt.errors import AttemptError
-from attempt.files import write_whole
+from attempt.files import held
 from attempt.run import Run
 from attempt.spot import SIMILARITIES, similarity
 from benchmarks.replication.cells import DATA, RUNS, Cell, folder
+from benchmarks.replication.store import Line, append_cell, kept_cells, packed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = REPOSITORY / "docs" / "replication"
-FILES = ("result.json", "config.json", "metrics.jsonl")
-FAILED = "failed.txt"  # the last lines of a run that ended with an error
-COMMAND, LOG = "command.txt", "log.txt"
-SIMILAR = "similarities.json"  # of a target's prompt to the sources', which are not kept themselves
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,11 @@ def run_cells(cells: list[Cell], place: Place, minutes: float | None = None, job
 
     None is begun after that many minutes. One may fail; the others are run.
     """
+    with held(place.kept):
+        _run_cells(cells, place, minutes, jobs)
+
+
+def _run_cells(cells: list[Cell], place: Place, minutes: float | None, jobs: int) -> None:
     end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     names = {cell: f"{number}/{len(cells)} {cell.name}" for number, cell in enumerate(cells, 1)}
     waiting = [cell for cell in cells if not is_kept(cell, place)]
@@ -94,7 +96,7 @@ def missing(cell: Cell, place: Place) -> list[str]:
 
 
 def is_kept(cell: Cell, place: Place) -> bool:
-    return any((place.kept / cell.name / name).exists() for name in ("result.json", FAILED))
+    return cell.name in kept_cells(place.kept)
 
 
 def is_made(name: str, place: Place) -> bool:
@@ -134,25 +136,29 @@ def log_of(cell: Cell, place: Place) -> Path:
 
 
 def keep(cell: Cell, place: Place, error: str = "") -> None:
-    """Copy what is small; result.json the last, so that a kept cell is whole."""
-    kept = place.kept / cell.name
-    write_whole(kept / COMMAND, (cell.shown() + "\n").encode())
-    if log_of(cell, place).exists():  # not of a run that was made by hand
-        write_whole(kept / LOG, place.scrubbed(log_of(cell, place).read_text(encoding="utf-8")).encode())
+    """Add a line of what is small."""
+    run = Run(folder(place.out, cell.name))
+    line: Line = {"run": cell.name, "command": cell.shown()}
+
+    def read(path: Path) -> str:
+        return place.scrubbed(path.read_text(encoding="utf-8"))
+
     if error:
-        write_whole(kept / FAILED, (place.scrubbed(error) + "\n").encode())
-        return
-    if "prompt" in cell.words and cell.part == "targets":
-        sources = sorted((place.out / RUNS).glob("source-*"))
-        near = similarities(folder(place.out, cell.name), [p for p in sources if Run(p).result.exists()])
-        write_whole(kept / SIMILAR, (json.dumps(near, indent=2) + "\n").encode())
-    for name in reversed(FILES):
-        text = (folder(place.out, cell.name) / name).read_text(encoding="utf-8")
-        write_whole(kept / name, place.scrubbed(text).encode())
+        line["failed"] = place.scrubbed(error)
+    else:
+        line |= {"config": json.loads(read(run.config)), "result": json.loads(read(run.result))}
+        kept = f"from-{line['result'].get('start')}"  # of a search of SPoT the run that it kept has the curve
+        line["curve"] = (run if run.metrics.exists() else Run(run.folder / kept)).read_metrics()
+        if "prompt" in cell.words and cell.part == "targets":
+            sources = sorted((place.out / RUNS).glob("source-*"))
+            line["similarities"] = similarities(run.folder, [p for p in sources if Run(p).result.exists()])
+    if log_of(cell, place).exists():  # not of a run that was made by hand
+        line["log"] = packed(read(log_of(cell, place)))
+    append_cell(place.kept, cell.part, line)
 
 
 def similarities(prompt: Path, sources: list[Path]) -> dict[str, dict[str, float]]:
-    """Of a run's prompt to each of the sources' (of its length), by SPoT's two measures."""
+    """Of a run's prompt to each of the sources' (of its length), which are not kept, by SPoT's two measures."""
     own = load_prompts(prompt)[0][0]
     found = {}
     for source in sources:
@@ -164,7 +170,7 @@ def similarities(prompt: Path, sources: list[Path]) -> dict[str, dict[str, float
 
 def check(cell: Cell, place: Place) -> bool:
     """Run a kept cell again, elsewhere, and compare its scores and curve with the stored ones, bit for bit."""
-    stored = json.loads((place.kept / cell.name / "result.json").read_text(encoding="utf-8"))
+    stored = kept_cells(place.kept)[cell.name]
     with tempfile.TemporaryDirectory() as elsewhere:
         again = Place(place.model, place.data, Path(elsewhere), Path(elsewhere) / "kept")
         for name in cell.needs:
@@ -173,14 +179,14 @@ def check(cell: Cell, place: Place) -> bool:
         if error := make(cell, again):
             raise AttemptError(f"{cell.name}: {error}")
         found = json.loads((folder(again.out, cell.name) / "result.json").read_text(encoding="utf-8"))
-        curves = [curve(place.kept / cell.name), curve(folder(again.out, cell.name))]
-    print(f"{cell.name}: stored {said(stored)}, again {said(found)}")
-    return bool(stored["scores"] == found["scores"] and curves[0] == curves[1])
+        curves = [curve(stored["curve"]), curve(Run(folder(again.out, cell.name)).read_metrics())]
+    print(f"{cell.name}: stored {said(stored['result'])}, again {said(found)}")
+    return bool(stored["result"]["scores"] == found["scores"] and curves[0] == curves[1])
 
 
-def curve(folder: Path) -> list[dict[str, Any]]:
+def curve(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, but for the time they took."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in Run(folder).read_metrics()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def said(result: dict[str, Any]) -> str:
@@ -190,7 +196,8 @@ def said(result: dict[str, Any]) -> str:
 
 def chosen(name: str, cells: list[Cell], place: Place) -> Cell:
     """The cell of that name; for "random" one of those that are kept and whose sources are there."""
-    able = [cell for cell in cells if (place.kept / cell.name / "result.json").exists()]
+    kept = kept_cells(place.kept)
+    able = [cell for cell in cells if "result" in kept.get(cell.name, {})]
     able = [cell for cell in able if not missing(cell, place)]
     if name == "random" and able:
         return random.SystemRandom().choice(able)
