@@ -17,9 +17,10 @@ from attempt.errors import AttemptError
 from attempt.plan import NEWER
 from attempt.run import Run
 from benchmarks.replication import __main__ as program
-from benchmarks.replication import plan_cpu, plan_gpu, runner
+from benchmarks.replication import plan_base, plan_cpu, runner
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
+from benchmarks.replication.pace import Pace
 from benchmarks.replication.results import Kept, balanced, figure
 from benchmarks.replication.store import append_cell, kept_cells, unpacked
 from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
@@ -75,15 +76,15 @@ def test_of_a_flag_that_is_there_twice_the_last_counts() -> None:
 
 
 def test_every_command_for_a_gpu_makes_sense_and_has_a_time() -> None:
-    found = plan_gpu.commands()
+    found = plan_base.commands()
     folders = [parse(shlex.split(words), expand=expand).options.out for _, words in found]
     given = [folder for folder in folders if folder]
     assert len(given) == len(set(given))  # no command takes another's folder
     for text, words in found:
-        runs, hours = plan_gpu.hours(words)
+        runs, hours = plan_base.hours(words)
         assert runs >= 1 and 0 < hours < 30, text
     script = (runner.KEPT / GPU_SCRIPT).read_text(encoding="utf-8")
-    assert script == plan_gpu.script()
+    assert script == plan_base.script()
     assert [line for line in script.splitlines() if not line.startswith("#")][1::2] == [
         f"python train.py {words}" for _, words in found
     ]
@@ -94,7 +95,7 @@ def test_the_predicted_time_is_the_formula_s() -> None:
     steps = 16  # two epochs of 250 examples
     one = operations(SHAPES["t5-large"], 100, 96, 3, backward=False)
     seconds = 20 + (steps * 2 * 32 + (2 + 1) * 28) * one / (790e12 * 1e-3)  # dev after both epochs, test once
-    assert plan_gpu.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
+    assert plan_base.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
 
 
 SHAPES_OF_COMMANDS = ("source-prompts", "finetune-small", "spot-mnli-small", "attempt-single-small", "multi-others")
@@ -105,7 +106,7 @@ SHAPES_OF_COMMANDS += ("shots-4", "ablation-no-target", "spot-retrieval", "squad
 def test_a_command_for_a_gpu_runs_dry(
     name: str, every_task: Path, tiny_checkpoint: Path, prompts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = next(shlex.split(w) for _, w in plan_gpu.commands() if name in w)
+    words = next(shlex.split(w) for _, w in plan_base.commands() if name in w)
     command = parse(words, expand=expand)
     flags = ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--splits", "official"]
     if command.options.init and command.options.init.startswith("runs/"):
@@ -224,7 +225,7 @@ def test_so_many_runs_at_a_time_each_after_those_that_it_needs(
     here = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
     cells = [cell("a", "x", "--seed 1"), cell("b", "x", "--init runs/a"), cell("c", "x", "--init runs/b")]
     cells += [cell(name, "x", f"--seed {seed}") for seed, name in enumerate("defg")]
-    runner.run_cells(cells, here, jobs=2)
+    runner.run_cells(cells, here, pace=Pace(2))
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert order == ["a", "d", "b", "e", "c", "f", "g"] and max(Counted.at_once) == 2
 
@@ -277,7 +278,7 @@ def test_a_cell_made_again_has_the_stored_scores(place: runner.Place, capsys: py
 
 
 def test_a_place_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model", str(tmp_path / "none"), "--data-dir", str(tmp_path), "--out", str(tmp_path)]
+    flags = ["--model", str(tmp_path / "none"), "--data-dir", str(tmp_path), "--runs", str(tmp_path)]
     assert program.main(["run", *flags]) == 2
     assert "--model: expected a folder, found none" in error_of(capsys)
 
