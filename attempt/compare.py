@@ -1,8 +1,9 @@
 """Several runs in a table, and whether their scores differ by more than chance: python -m attempt.compare RUN RUN …
 
-A RUN is a run's folder or any folder above runs: a series of seeds, of tasks, or runs/. Of a run config.json and
-result.json are read. Runs that differ in nothing but the seed are one row, with mean and sample standard deviation; the
-same seeds in another folder are another row, of before and after an edit of the code, say.
+A RUN is a run's folder or any folder above runs: a series of seeds, of tasks, or runs/; or a file of runs, FILE.jsonl,
+or some of its runs, 'FILE.jsonl/NAME*'. Of a run config.json and result.json are read. Runs that differ in nothing but
+the seed are one row, with mean and sample standard deviation; the same seeds in another folder are another row, of
+before and after an edit of the code, say.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 from attempt.errors import AttemptError, briefly, exit_status, meant_path
 from attempt.flags import Parser
+from attempt.kept import found_runs, is_there
 from attempt.options import spelled, spoken
 from attempt.plan import Plan
 from attempt.records import common_folder, differing, find_runs, pooled, settings
@@ -56,9 +58,9 @@ def complete(paths: Sequence[Path], names: Sequence[str] = ()) -> list[Finished]
     found: dict[Path, tuple[Path, Plan, dict[str, Any]]] = {}
     called: list[str] = []
     for path, name in zip(paths, names or [""] * len(paths), strict=True):
-        if not path.is_dir():
+        if not path.is_dir() and not any(found_runs(path)):
             raise AttemptError(f"{path}: expected the folder of a run or of several, found none{meant_path(path)}")
-        runs = [run for run in map(Run, find_runs(path)) if run.result.exists()]
+        runs = [run for run in map(Run, find_runs(path)) if is_there(run.result)]
         if not runs:
             raise AttemptError(f"{path}: expected a complete run (a result.json) in it, found none")
         for run in runs:
@@ -228,7 +230,7 @@ def report(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> str:
 def run(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="python -m attempt.compare", description="Several runs in a table, with paired tests.")
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or of series of runs")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or of series of runs; files of runs")
     add(
         "--predictions",
         nargs=2,

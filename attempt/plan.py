@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from attempt import baselines
 from attempt.errors import AttemptError, briefly, meant_path
 from attempt.files import sha256_of
+from attempt.kept import text_of
 from attempt.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.source import code_sum
 
@@ -110,7 +111,7 @@ class Plan(Options):
     def read(cls, path: Path) -> "Plan":
         """The plan of an earlier run, from its config.json."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(text_of(path))
             hints = get_type_hints(cls)
             found = {**NEWER, **found} if isinstance(found, dict) else {}
             # when free text of a user's files was always compared as SQuAD's, there was no choice

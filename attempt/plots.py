@@ -6,7 +6,8 @@
     results        bars of the scores, with deviations over the seeds
     similarity     how alike prompts are, in the order of clustering
 
-Runs are folders of train.py, or folders that have such folders in them.
+Runs are folders of train.py, or folders that have such folders in them; or files of runs, FILE.jsonl, or some runs of
+such a file by their names, 'FILE.jsonl/sst2-*'.
 """
 
 import argparse

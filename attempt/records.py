@@ -12,6 +12,7 @@ from typing import Any
 
 from attempt.command import USES
 from attempt.errors import AttemptError, briefly, one_line
+from attempt.kept import found_runs, is_there
 from attempt.options import MACHINE_FLAGS, Options, spoken
 from attempt.plan import Plan
 from attempt.report import METHODS
@@ -54,12 +55,12 @@ class Record:
     def read(cls, folder: Path) -> "Record":
         """Raises AttemptError where anything in the folder is not what a run writes."""
         run = Run(folder)
-        if not run.config.exists() and (folder / SEARCH).exists():
+        if not is_there(run.config) and (folder / SEARCH).exists():
             raise AttemptError(f"{folder}: expected a complete search of SPoT, found one that has not ended")
         plan = Plan.read(run.config)
-        result = read_scores(run.result) if run.result.exists() else None
+        result = read_scores(run.result) if is_there(run.result) else None
         start = f"from-{(result or {}).get('start')}"  # a search's evaluations are those of the candidate that it kept
-        if not run.metrics.exists() and Path(start).name == start:
+        if not is_there(run.metrics) and Path(start).name == start:
             run = Run(folder / start)
         return cls(folder, plan, [_evaluation(record, run.metrics) for record in run.read_metrics()], result)
 
@@ -108,12 +109,16 @@ def _evaluation(record: dict[str, Any], path: Path) -> Evaluation:
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
-    """The folders of runs in a folder, or itself; SPoT's early prompts and candidates are parts of their search."""
+    """The runs in a folder or a file, or itself; SPoT's early prompts and candidates are parts of their search."""
+    yield from found_runs(folder)
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if any(mark in files for mark in MARKS):
             folders.clear()
             yield Path(place)
+            continue
+        for file in sorted(files):
+            yield from found_runs(Path(place, file))
 
 
 def read_all(paths: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:

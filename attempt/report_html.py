@@ -16,6 +16,7 @@ from attempt.checkpoint import BEST, load_prompt
 from attempt.errors import AttemptError, exit_status
 from attempt.files import write_whole
 from attempt.flags import Parser
+from attempt.kept import is_kept
 from attempt.options import spelled, spoken
 from attempt.page import heading, inline, page, picture, small_curve, table
 from attempt.pictures import (
@@ -43,7 +44,7 @@ def report(folder: Path) -> str:
     records, damaged = read_all([folder])
     summaries, groups = read_summaries(folder, damaged), group(records)
     done = sum(record.result is not None for record in records)
-    title = f"The runs in {folder.resolve().name}/"
+    title = f"The runs in {folder.resolve().name}{'/' * folder.is_dir()}"
     sizes = f"{len(records)} runs, {done} of them complete" + (f"; not readable: {len(damaged)}" if damaged else "")
     note = "Scores in percent, ± the sample deviation over the runs (their number). Bold is a column's highest mean."
     found = pictures(groups, damaged)
@@ -189,10 +190,14 @@ def series_rows(summaries: Sequence[Summary], folder: Path) -> Rows:
 
 def run(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="python -m attempt.report_html", description="One page about a folder of runs.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="runs and series, in folders of any depth")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="runs and series, in folders of any depth; or a file of runs"
+    )
+    parser.add_argument(
+        "--to", type=Path, metavar="FILE", help="the page (default: DIR/report.html; of FILE.jsonl FILE.html)"
+    )
     given = parser.parse_args(argv)
-    path = given.to or given.folder / "report.html"
+    path = given.to or (given.folder.with_suffix(".html") if is_kept(given.folder) else given.folder / "report.html")
     write_whole(path, report(given.folder).encode("utf-8"))
     print(f"{path}: open it in a browser")
     if not can_draw():

@@ -24,6 +24,7 @@ from attempt import distributed
 from attempt.checkpoint import BEST, LAST
 from attempt.errors import AttemptError
 from attempt.files import LOCK, held, sync_folder, write_whole
+from attempt.kept import is_there, text_of
 from attempt.options import Options
 from model.checkpoint import read_torch
 
@@ -99,8 +100,7 @@ class Run:
 
     def _lines(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(line, record)"""
-        content = self.metrics.read_bytes() if self.metrics.exists() else b""
-        for line in content.decode("utf-8", errors="replace").split("\n"):
+        for line in (text_of(self.metrics, "replace") if is_there(self.metrics) else "").split("\n"):
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):

@@ -20,6 +20,7 @@ from attempt.checkpoint import PromptConfig, load_prompt, load_prompts, save_pro
 from attempt.command import Command, refuse
 from attempt.errors import AttemptError, briefly
 from attempt.files import write_whole
+from attempt.kept import text_of
 from attempt.options import MACHINE_FLAGS, Options, difference
 from attempt.plan import NEWER, Plan
 from attempt.prompt import SoftPrompt
@@ -142,7 +143,7 @@ def read_result(run: Run) -> dict[str, Any]:
 def read_scores(path: Path, advice: str = "mend it, or leave its run out") -> dict[str, Any]:
     """A result.json, whose scores are numbers; the checkpoint may be elsewhere."""
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(text_of(path))
         records = [*result["scores"], *result.get("constant", [])]
         scores = [value for score in records for value in score["metrics"].values()]
         means = [result["mean"][split] for split in ("dev", "test")]

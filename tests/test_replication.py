@@ -15,13 +15,15 @@ from scipy import stats
 import train
 from attempt.command import parse
 from attempt.errors import AttemptError
-from attempt.plan import Plan
+from attempt.plan import NEWER
 from attempt.run import Run
 from benchmarks.replication import __main__ as program
-from benchmarks.replication import plan_cpu, plan_gpu, pooling, runner
+from benchmarks.replication import plan_base, plan_cpu, pooling, runner
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
+from benchmarks.replication.pace import Pace
 from benchmarks.replication.results import Kept, balanced, figure
+from benchmarks.replication.store import append_cell, kept_cells, unpacked
 from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
 from benchmarks.shapes import SHAPES, operations
 from data.download import Downloader
@@ -36,24 +38,24 @@ def test_the_document_is_what_the_kept_results_give() -> None:
 
 
 def test_kept_files_name_no_place_of_a_machine() -> None:
-    for path in runner.KEPT.glob("*/*"):
-        text = path.read_text(encoding="utf-8")
-        assert "/tmp" not in text and "/work" not in text and "/home" not in text, path
-    for path in runner.KEPT.glob("*/config.json"):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    for name, line in kept_cells(runner.KEPT).items():
+        text = json.dumps(line) + unpacked(line["log"])
+        assert "/tmp" not in text and "/work" not in text and "/home" not in text, name
+        found = line["config"]
         places = [found[name] for name in ("out", "model", "data_dir", "init")] + found["source_prompts"]
-        assert not [place for place in places if place and place.startswith("/")], path
+        assert not [place for place in places if place and place.startswith("/")], name
 
 
 def test_what_is_kept_was_run_with_the_plan_s_options() -> None:
+    kept = kept_cells(runner.KEPT)
     for one in plan_cpu.plan():
-        path = runner.KEPT / one.name / "config.json"
-        if path.exists():
-            asked, found = parse(one.command()).options.stored(), Plan.read(path).stored()  # older ones lack --pool
+        if one.name in kept:
+            asked, found = parse(one.command()).options.stored(), kept[one.name]["config"]
             given = {
                 name: value for name, value in asked.items() if value is not None and name not in ("model", "mirror")
             }
-            assert {name: found[name] for name in given} == given, path
+            assert {name: found.get(name, NEWER.get(name)) for name in given} == given, one.name
+            assert kept[one.name]["command"] == one.shown()
 
 
 def test_the_plan_for_a_cpu_has_every_cell_once_each_with_a_command_of_its_own() -> None:
@@ -75,15 +77,15 @@ def test_of_a_flag_that_is_there_twice_the_last_counts() -> None:
 
 
 def test_every_command_for_a_gpu_makes_sense_and_has_a_time() -> None:
-    found = plan_gpu.commands()
+    found = plan_base.commands()
     folders = [parse(shlex.split(words), expand=expand).options.out for _, words in found]
     given = [folder for folder in folders if folder]
     assert len(given) == len(set(given))  # no command takes another's folder
     for text, words in found:
-        runs, hours = plan_gpu.hours(words)
+        runs, hours = plan_base.hours(words)
         assert runs >= 1 and 0 < hours < 30, text
     script = (runner.KEPT / GPU_SCRIPT).read_text(encoding="utf-8")
-    assert script == plan_gpu.script()
+    assert script == plan_base.script()
     assert [line for line in script.splitlines() if not line.startswith("#")][1::2] == [
         f"python train.py {words}" for _, words in found
     ]
@@ -94,7 +96,7 @@ def test_the_predicted_time_is_the_formula_s() -> None:
     steps = 16  # two epochs of 250 examples
     one = operations(SHAPES["t5-large"], 100, 96, 3, backward=False)
     seconds = 20 + (steps * 2 * 32 + (2 + 1) * 28) * one / (790e12 * 1e-3)  # dev after both epochs, test once
-    assert plan_gpu.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
+    assert plan_base.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
 
 
 SHAPES_OF_COMMANDS = ("source-prompts", "finetune-small", "spot-mnli-small", "attempt-single-small", "multi-others")
@@ -105,7 +107,7 @@ SHAPES_OF_COMMANDS += ("shots-4", "ablation-no-target", "spot-retrieval", "squad
 def test_a_command_for_a_gpu_runs_dry(
     name: str, every_task: Path, tiny_checkpoint: Path, prompts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = next(shlex.split(w) for _, w in plan_gpu.commands() if name in w)
+    words = next(shlex.split(w) for _, w in plan_base.commands() if name in w)
     command = parse(words, expand=expand)
     flags = ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--splits", "official"]
     if command.options.init and command.options.init.startswith("runs/"):
@@ -173,18 +175,21 @@ def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def test_the_runner_keeps_what_is_small_and_hides_where_it_was(place: runner.Place) -> None:
-    kept = {path.name: {file.name for file in path.iterdir()} for path in place.kept.iterdir()}
-    files = {"result.json", "config.json", "metrics.jsonl", "command.txt", "log.txt"}
-    assert kept["source-cola"] == kept["rte-attempt-42"] == files
-    assert kept["rte-prompt-42"] == files | {"similarities.json"}
-    assert kept["failing"] == {"failed.txt", "command.txt", "log.txt"} and "after-it" not in kept
-    assert "1000 training examples" in (place.kept / "failing" / "failed.txt").read_text()
-    log = (place.kept / "rte-attempt-42" / "log.txt").read_text()
+    assert {path.name for path in place.kept.iterdir()} == {"sources.jsonl", "targets.jsonl"}
+    kept = kept_cells(place.kept)
+    parts = {"run", "command", "config", "curve", "result", "log"}
+    assert kept["source-cola"].keys() == kept["rte-attempt-42"].keys() == parts
+    assert kept["rte-prompt-42"].keys() == parts | {"similarities"}
+    assert kept["failing"].keys() == {"run", "command", "failed", "log"} and "after-it" not in kept
+    assert "1000 training examples" in kept["failing"]["failed"]
+    log = unpacked(kept["rte-attempt-42"]["log"])
     assert "best (step" in log and not any(str(folder) in log for folder in (place.model, place.data, place.out))
-    config = json.loads((place.kept / "rte-attempt-42" / "config.json").read_text())
+    run, config = place.out / "runs" / "rte-attempt-42", kept["rte-attempt-42"]["config"]
+    assert kept["rte-attempt-42"]["curve"] == Run(run).read_metrics() != []
+    assert kept["rte-attempt-42"]["result"]["scores"] == json.loads((run / "result.json").read_text())["scores"]
     assert config["source_prompts"] == ["runs/source-cola"] and config["out"] == "runs/rte-attempt-42"
     assert config["data_dir"] == "DATA" and config["model"] == place.model.name
-    similar = json.loads((place.kept / "rte-prompt-42" / "similarities.json").read_text())
+    similar = kept["rte-prompt-42"]["similarities"]
     assert set(similar) == {"source-cola"} and -1 <= similar["source-cola"]["average"] <= 1
 
 
@@ -221,7 +226,7 @@ def test_so_many_runs_at_a_time_each_after_those_that_it_needs(
     here = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
     cells = [cell("a", "x", "--seed 1"), cell("b", "x", "--init runs/a"), cell("c", "x", "--init runs/b")]
     cells += [cell(name, "x", f"--seed {seed}") for seed, name in enumerate("defg")]
-    runner.run_cells(cells, here, jobs=2)
+    runner.run_cells(cells, here, pace=Pace(2))
     order = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert order == ["a", "d", "b", "e", "c", "f", "g"] and max(Counted.at_once) == 2
 
@@ -248,23 +253,24 @@ def test_a_run_that_another_program_is_at_has_not_failed(place: runner.Place) ->
     busy = cell("busy", "x", f"--task cola --method prompt {TINY}")
     with Run(place.out / "runs" / "busy").held(), pytest.raises(AttemptError, match="no other program writes to"):
         runner.run_cells([busy], place)
-    assert not (place.kept / "busy").exists()
+    assert "busy" not in kept_cells(place.kept)
 
 
 def test_no_cell_is_begun_when_the_minutes_are_over(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
     runner.run_cells([cell("new", "x", f"--task cola --method prompt {TINY}")], place, -1)
-    assert capsys.readouterr().out == "-1 minutes are over: new is next\n" and not (place.kept / "new").exists()
+    assert capsys.readouterr().out == "-1 minutes are over: new is next\n" and "new" not in kept_cells(place.kept)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_cell_made_again_has_the_stored_scores(place: runner.Place, capsys: pytest.CaptureFixture[str]) -> None:
     again = runner.chosen("rte-attempt-42", CELLS, place)
     assert runner.check(again, place)
-    stored = place.kept / again.name / "result.json"
+    stored = place.kept / "targets.jsonl"
     whole = stored.read_text()
-    result = json.loads(whole)
-    result["scores"][1]["metrics"]["accuracy"] += 1
-    stored.write_text(json.dumps(result))
+    lines = [json.loads(line) for line in whole.splitlines()]
+    lines[1]["result"]["scores"][1]["metrics"]["accuracy"] += 1
+    assert lines[1]["run"] == again.name
+    stored.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert not runner.check(again, place)
     stored.write_text(whole)
     assert runner.chosen("random", CELLS, place).name in {"source-cola", "rte-prompt-42", "rte-attempt-42"}
@@ -273,7 +279,7 @@ def test_a_cell_made_again_has_the_stored_scores(place: runner.Place, capsys: py
 
 
 def test_a_place_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model", str(tmp_path / "none"), "--data-dir", str(tmp_path), "--out", str(tmp_path)]
+    flags = ["--model", str(tmp_path / "none"), "--data-dir", str(tmp_path), "--runs", str(tmp_path)]
     assert program.main(["run", *flags]) == 2
     assert "--model: expected a folder, found none" in error_of(capsys)
 
@@ -299,7 +305,15 @@ def test_a_figure_names_mean_deviation_and_number() -> None:
     assert figure(values) == expected and figure([61.25]) == "61.2"
 
 
-def write(place: Path, one: Cell, dev: float, test: float, similar: dict[str, float] | None = None) -> None:
+def write(
+    place: Path,
+    one: Cell,
+    dev: float,
+    test: float,
+    similar: dict[str, float] | None = None,
+    data_seed: int = 42,
+    answers: dict[str, int] | None = None,
+) -> None:
     """A kept cell with these scores."""
     task = parse(one.command()).options.task
     scores = [
@@ -314,15 +328,13 @@ def write(place: Path, one: Cell, dev: float, test: float, similar: dict[str, fl
         "seconds": 9.0,
         "best_step": 5,
     }
-    folder = place / one.name
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(result))
-    (folder / "config.json").write_text(json.dumps({"data_seed": 42}))
-    line = {"step": 5, "loss": 1.0, "scores": scores[: len(task)]}
-    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    for score in scores:
+        score["answers"] = answers
+    curve = [{"step": 5, "loss": 1.0, "scores": scores[: len(task)]}]
+    line = {"run": one.name, "config": {"data_seed": data_seed}, "result": result, "curve": curve}
     if similar is not None:
-        both = {f"source-{name}": {"average": value, "tokens": value} for name, value in similar.items()}
-        (folder / "similarities.json").write_text(json.dumps(both))
+        line["similarities"] = {f"source-{name}": {"average": v, "tokens": v} for name, v in similar.items()}
+    append_cell(place, one.part, line)
 
 
 def test_spot_s_choices_and_correlation_come_from_the_cells_of_all_sources(tmp_path: Path) -> None:
@@ -385,19 +397,13 @@ def test_a_target_s_accuracy_is_balanced_by_the_labels_of_the_examples_it_was_sc
     chance = {"metric": "accuracy", **{split: {"constant": 75, "labels": right} for split, right in labels.items()}}
     other = {"metric": "accuracy", **{split: {"labels": {"a": 10, "b": 190}} for split in labels}}
     (tmp_path / "chance.json").write_text(json.dumps({"scitail": chance, "scitail-43": other, "sst2": chance}))
-    one = plan_cpu.target("scitail", "prompt", 42)
-    write(tmp_path, one, 50, 75)
-    folder = tmp_path / one.name
-    result = json.loads((folder / "result.json").read_text())
-    for score in result["scores"]:
-        score["answers"] = {"a": 200}
-    (folder / "result.json").write_text(json.dumps(result))
-    (folder / "metrics.jsonl").write_text(json.dumps({"step": 5, "loss": 1.0, "scores": result["scores"][:1]}) + "\n")
+    one, of_others = (plan_cpu.target("scitail", "prompt", seed) for seed in (42, 43))
+    write(tmp_path, one, 50, 75, answers={"a": 200})
+    write(tmp_path, of_others, 50, 75, answers={"a": 200}, data_seed=43)
     kept = Kept(tmp_path)
     assert kept.score([one.name], "test") == kept.constant("scitail", "test") == "50.0"
     assert kept.measure("scitail") == "balanced accuracy" and kept.measure("sst2") == "accuracy"
-    (folder / "config.json").write_text(json.dumps({"data_seed": 43}))
-    assert kept.score([one.name], "test") != "50.0"
+    assert kept.score([of_others.name], "test") != "50.0"
 
 
 def test_every_table_stands_without_a_single_result(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attempt.run import Run
 from benchmarks.replication.chance import CHANCE, key
 from benchmarks.replication.plan_cpu import FULL, OTHERS
-from benchmarks.replication.runner import FAILED, SIMILAR
+from benchmarks.replication.store import kept_cells
 
 NOT_RUN = "not run"
 SPLITS = ("dev", "test")
@@ -43,27 +42,24 @@ class Result:
 
 
 class Kept:
-    """The folder of all kept cells."""
+    """All kept cells."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.cells = place, kept_cells(place)
         chance = place / CHANCE
         self.chance: dict[str, Any] = json.loads(chance.read_text(encoding="utf-8")) if chance.exists() else {}
 
     def result(self, name: str) -> Result | None:
         """None where the cell was not run, or failed."""
-        folder = self.place / name
-        if not (folder / "result.json").exists():
+        cell = self.cells.get(name, {})
+        if "result" not in cell:
             return None
-        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        data_seed = json.loads((folder / "config.json").read_text(encoding="utf-8"))["data_seed"]
-        similar = folder / SIMILAR
+        found, curve, data_seed = cell["result"], cell["curve"], cell["config"]["data_seed"]
         scores: Scores = {}
         metrics: dict[str, dict[str, dict[str, float]]] = {}
         for one in found["scores"]:
             scores.setdefault(one["task"], {})[one["split"]] = self.measured(one, data_seed)
             metrics.setdefault(one["task"], {})[one["split"]] = one["metrics"]
-        curve = Run(folder).read_metrics()
         mixtures = list(curve[-1].get("mixture", {}).values())
         return Result(
             scores,
@@ -74,7 +70,7 @@ class Kept:
             found["trainable_parameters"],
             found["seconds"],
             found["best_step"],
-            json.loads(similar.read_text(encoding="utf-8")) if similar.exists() else {},
+            cell.get("similarities", {}),
         )
 
     def results(self, names: Sequence[str]) -> list[Result]:
@@ -82,7 +78,7 @@ class Kept:
         return [found for name in names if (found := self.result(name)) is not None]
 
     def failed(self, name: str) -> bool:
-        return (self.place / name / FAILED).exists()
+        return "failed" in self.cells.get(name, {})
 
     def measure(self, task: str) -> str:
         """The name of the tables' measure: the task's first metric, but for a target's accuracy.

@@ -9,7 +9,7 @@ import numpy as np
 
 from attempt.errors import AttemptError
 from attempt.files import write_whole
-from benchmarks.replication import plan_gpu, pooling
+from benchmarks.replication import plan_base, pooling
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
     BRIEF,
@@ -357,4 +357,4 @@ def filled(text: str, kept: Kept) -> str:
 def write_tables(document: Path, place: Path) -> None:
     """The document, and the script for a GPU beside the kept cells."""
     write_whole(document, filled(document.read_text(encoding="utf-8"), Kept(place)).encode())
-    write_whole(place / GPU_SCRIPT, plan_gpu.script().encode())
+    write_whole(place / GPU_SCRIPT, plan_base.script().encode())
