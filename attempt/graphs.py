@@ -22,6 +22,7 @@ from model.decoding import Writer, label_scores
 from model.t5 import T5, PromptProvider
 
 WARM_UPS = 3  # times that a function runs before it is recorded: kernels are chosen and compiled, workspaces made
+MODE = "thread_local"  # of a capture: NCCL's own thread may ask the GPU in the meantime
 PIECE = 8  # tokens of an answer that are written before the host looks whether all answers have ended
 
 Outputs = tuple[Tensor, ...]
@@ -82,9 +83,9 @@ class CudaRecorder:
             with torch.cuda.stream(self.stream):
                 for _ in range(warm_ups):
                     function()
-                graph, mode = torch.cuda.CUDAGraph(), "thread_local"  # NCCL's thread may go on
+                graph = torch.cuda.CUDAGraph()
                 try:
-                    with torch.cuda.graph(graph, self.pool, self.stream, mode):
+                    with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode=MODE):
                         results = function()
                 except RuntimeError:
                     # a capture that breaks off can leave the generator waiting for its end; its numbers are restored

@@ -50,7 +50,9 @@ def test_commands_are_taken(command: str, monkeypatch: pytest.MonkeyPatch) -> No
     if "--demo" in words:  # stands for flags and files of its own; test_the_demo_and_what_looks_at_it runs it
         words.remove("--demo")
     if not taken(words):
-        assert words in (["install", "-c", "constraints.txt", "-e", "."], ["-m", "pytest", "-n", "2"]) or "venv" in words
+        assert (
+            words in (["install", "-c", "constraints.txt", "-e", "."], ["-m", "pytest", "-n", "2"]) or "venv" in words
+        )
 
 
 def test_it_has_commands_for_everything() -> None:
