@@ -440,3 +440,22 @@ def test_the_pooling_tables_count_and_compare_as_numpy_and_scipy_do(tmp_path: Pa
     rows = {row[0]: row for row in pooling.compared("demo", ["stream"], tmp_path)}
     found = rows["centred, without a target - max, without a target"][1]
     assert found == f"{difference:+.1f} p = {p:.3f}"
+
+
+def test_the_pooling_tables_take_mixtures_by_the_rate_of_g_which_prompt_tuning_has_not(tmp_path: Path) -> None:
+    kinds = {kind: [0.25] * 4 for kind in pooling.KINDS}
+    every = {"model": "real", "task": "stream", "seed": 1, "prompts": [*pooling.KINDS], "kinds": kinds}
+    runs = [{**every, "pool": "prompt", "target": True, "rate": "0.3", "test": 50.0}]
+    for rate, test, deviation in (("0.3", 22.5, 0.0), ("0.01", 30.0, 0.125)):
+        mixed = {"pool": "max", "target": False, "rate": rate, "test": test, "deviation": {"stream": deviation}}
+        runs.append({**every, **mixed})
+    (tmp_path / pooling.FIGURES).write_text("".join(json.dumps(run) + "\n" for run in runs))
+    assert pooling.scores("real", ["stream"], tmp_path, "0.01")[1:] == [
+        ["prompt tuning", "50.0 (1)"],
+        ["max, without a target", "30.0 (1)"],
+    ]
+    rows = pooling.routing_at_rates("real", ("0.3", "0.01"), tmp_path)
+    assert [(row[0], row[-1]) for row in rows[1:]] == [
+        ("max, without a target, G's rate 0.3", "0.0000 (1)"),
+        ("max, without a target, G's rate 0.01", "0.1250 (1)"),
+    ]

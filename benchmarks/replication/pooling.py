@@ -18,6 +18,7 @@ from benchmarks.replication.results import NOT_RUN
 
 FIGURES = "pooling.jsonl"
 TASKS = ("stream", "mrpc", "rte", "mrpc rte")
+REAL_TASKS = ("stream", "scitail", "cb")
 POOLS = ("max", "mean", "centred")
 KINDS = ("mnli", "qnli", "qqp", "sst2")
 RATES = ("0.3", "0.01", "0.001")
@@ -66,11 +67,11 @@ def own(run: Run) -> list[float]:
     return [run["kinds"][kind][run["prompts"].index(kind)] for kind in KINDS]
 
 
-def routing(model: str, place: Path) -> Rows:
+def routing(model: str, place: Path, rate: str = "0.3") -> Rows:
     """What each kind of the stream's rows gives its own source, and how much the weights vary over texts."""
     rows = [["", *(f"{kind} rows on {kind}" for kind in KINDS), "kinds of 4 with 0.5 or more, by seed", "over texts"]]
     for way in MIXTURES:
-        runs = list(chosen(read(place), model, "stream", way).values())
+        runs = list(chosen(read(place), model, "stream", way, rate).values())
         shares = [own(run) for run in runs]
         cells = [spread([share[i] for share in shares], 2) for i in range(len(KINDS))]
         counts = " ".join(str(sum(weight >= 0.5 for weight in share)) for share in shares)
@@ -78,10 +79,19 @@ def routing(model: str, place: Path) -> Rows:
     return begun(rows)
 
 
-def scores(model: str, tasks: Sequence[str], place: Path) -> Rows:
+def routing_at_rates(model: str, rates: Sequence[str], place: Path) -> Rows:
+    """The same with G's rate beside each way."""
+    found = {rate: routing(model, place, rate) for rate in rates}
+    told = [[f"{row[0]}, G's rate {rate}", *row[1:]] for rate, rows in found.items() for row in rows[1:]]
+    return [found[rates[0]][0], *told]
+
+
+def scores(model: str, tasks: Sequence[str], place: Path, rate: str = "0.3") -> Rows:
+    """Mean accuracies; `rate` is G's: prompt tuning, which has no G, is kept with the default's."""
     rows = [["accuracy on test, %", *tasks]]
     for way in (PROMPT, *MIXTURES):
-        runs = [chosen(read(place), model, task, way).values() for task in tasks]
+        of_G = "0.3" if way == PROMPT else rate
+        runs = [chosen(read(place), model, task, way, of_G).values() for task in tasks]
         rows.append([named(way), *(spread([run["test"] for run in found]) for found in runs)])
     return begun(rows)
 
@@ -136,6 +146,6 @@ TABLES: dict[str, Callable[[Path], Rows]] = {
     "pool-tests": partial(compared, "demo", TASKS),
     "pool-dependence": dependence,
     "pool-rates": rates,
-    "pool-real": partial(routing, "real"),
-    "pool-real-scores": partial(scores, "real", ("stream",)),
+    "pool-real": partial(routing_at_rates, "real", ("0.3", "0.01")),
+    "pool-real-scores": partial(scores, "real", REAL_TASKS, rate="0.01"),
 }
