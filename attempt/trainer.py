@@ -64,7 +64,7 @@ class Trainer:
                 graphs.add(self.add, part.filled(self.rows), self.added_to)
             else:
                 self.add(part.to(self.machine.device))
-        distributed.add_up([self.total, *(p.grad for p in self.parameters if p.grad is not None)])
+        distributed.add_up(self.added_to())
         total, *norms = self.updated() if graphs else self.update()
         self.step += 1
         if not (options.skip_bad_steps and self._is_bad(total, *norms)):
