@@ -86,7 +86,7 @@ def full_plan(device: str) -> list[Part]:
         *(forms(method) for method in METHODS),
         forms("prompt", "short-v1_1"),
         check("resumes", ["benchmarks.resumes", "--steps", "300", *place], 150),
-        check("tests", ["pytest", "-q", "-m", "gpu", *gpu_tests()], 170, writes=False),
+        check("tests", ["pytest", "-q", "-n", "6", "-m", "gpu", *gpu_tests()], 170, writes=False),
         # A compiler keeps its files: it is as slow as here only once. The cases below find them.
         measured("first-32", "step t5-base 32 40", [COMPILED, COMPILE, DEFAULT], 160),
         measured("first-128", "step t5-base 128 40", [COMPILED, COMPILE, DEFAULT], 160),
