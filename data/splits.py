@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from attempt.errors import AttemptError
 from data.tasks import Example, Task
+from model.errors import AttemptError
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
-from attempt.errors import AttemptError, meant, meant_path, one_line
 from data.files import Fetch, Row, is_unicode, shown, text_lines
 from data.tasks import Task
+from model.errors import AttemptError, meant, meant_path, one_line
 
 ENDINGS = (".tsv", ".csv", ".jsonl")
 MOST_LABELS = 20  # training files with more different targets have free-text answers

@@ -14,18 +14,19 @@ from typing import Any
 
 import torch
 
-from attempt.command import Command
-from attempt.errors import AttemptError
-from attempt.options import Options
-from attempt.report import METHODS, bars, figure, table
-from attempt.run import Run
-from attempt.series import read_result, show_part, spread, train_one, write_summary
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import load_splits
+from attempt.command.options import Options
+from attempt.runs.folder import Run
+from attempt.runs.parsing import Command
+from attempt.runs.report import METHODS, bars, figure, table
+from attempt.training.series import read_result, show_part, spread, train_one, write_summary
 from data.download import Downloader
 from data.metrics import constant_score
 from data.tasks import Example, Task
 from demo import stream
 from demo.data import demo_folder
-from eval import Backbone, load_splits
+from model.errors import AttemptError
 
 HERE = Path(__file__).parent
 MIXES = ("attempt", "spot")

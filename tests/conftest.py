@@ -14,7 +14,7 @@ from hugging_face import COMMON, V11, random_state, save
 from task_files import Files
 
 import train
-from attempt import errors
+from model import errors
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -13,8 +13,9 @@ from runs import REPOSITORY, error_of
 
 import eval
 import train
+from attempt.answering.backbone import Backbone
 from attempt.checkpoint import load_prompt
-from attempt.plan import Plan
+from attempt.runs.plan import Plan
 from model.tokenizer import Tokenizer
 
 
@@ -73,7 +74,7 @@ def test_the_mixtures_weights_are_those_of_the_task(mixture_run: Path, capsys: p
     assert third[0] == "read      cola sentence: A dog sleeps ." and "cola: type sentence: a line;" in printed
     prompt, config = load_prompt(mixture_run)
     plan = Plan.read(mixture_run / "config.json")
-    backbone = eval.Backbone.load(plan, eval.Downloader(data_dir=Path(plan.data_dir or "")))
+    backbone = Backbone.load(plan, eval.Downloader(data_dir=Path(plan.data_dir or "")))
     for number, block in ((0, first), (1, third)):
         ids = torch.tensor([[*backbone.tokenizer.encode(block[0].removeprefix("read      ")), 1]])
         E, mask, Q = backbone.t5.embedding(ids), torch.ones_like(ids, dtype=torch.bool), prompt.target[number, None]

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from attempt.eval_command import new_parser
 from conftest import REPOSITORY
 
 import train
-from attempt.eval_command import new_parser
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LINES = [line.strip() for line in TEXT.splitlines() if line.startswith("    ")]

@@ -17,14 +17,14 @@ from runs import error_of, metrics_of, result_of, same_prompt
 import eval
 import train
 from attempt.checkpoint import load_prompt
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.plan import Plan
+from attempt.runs.parsing import parse
+from attempt.runs.plan import Plan
 from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
 from data.tasks import STYLES, TASKS, Task, check_labels, load_official
 from data.user import UserFiles, labels_of, read_rows, user_task
+from model.errors import AttemptError
 from model.tokenizer import Tokenizer
 
 QA = UserFiles("train", "dev", None, ("question", "context"), "answer")

@@ -8,12 +8,12 @@ import shlex
 from dataclasses import dataclass
 
 from attempt import baselines
-from attempt.command import Command, parse
-from attempt.errors import AttemptError
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.command.options import Options
+from attempt.runs.parsing import Command, parse
+from attempt.runs.plan import Plan
 from benchmarks.shapes import SHAPES, operations
 from data.tasks import expand
+from model.errors import AttemptError
 
 RATE = 790e12  # bf16 operations a second, taken for one large product on an H200; not measured here
 SHARE = 0.3  # of that rate, assumed: small batches of T5-base are bound by the starting of kernels

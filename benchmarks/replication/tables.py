@@ -7,8 +7,6 @@ from statistics import fmean, median
 
 import numpy as np
 
-from attempt.errors import AttemptError
-from attempt.files import write_whole
 from benchmarks.replication import plan_base, pooling
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
@@ -30,6 +28,8 @@ from benchmarks.replication.plan_cpu import (
 from benchmarks.replication.results import NOT_RUN, SPLITS, Kept, Result, figure
 from benchmarks.timing import markdown
 from data.metrics import pearson, spearman
+from model.errors import AttemptError
+from model.files import write_whole
 
 Rows = list[list[str]]
 FROM = tuple(f"from-{source}" for source in SOURCES)
