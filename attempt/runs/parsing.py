@@ -282,7 +282,9 @@ def followed(plan: Plan, given: dict[str, Any]) -> Plan:
     """A changed plan with what follows: the attention's rate is --lr's where no other was asked for, now or before."""
     asked = left_open({*plan.asked, *given})
     rate = plan.lr if "lr" in given and "attention_lr" not in asked else plan.attention_lr
-    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums_of(plan))
+    sums = sums_of(plan)
+    formats = plan.formats if sums == plan.sums else {}  # of other files they may be others
+    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums, formats=formats)
 
 
 def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:
