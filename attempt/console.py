@@ -11,10 +11,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 
 
-def find(program: str, package: Path = PACKAGE) -> Path:
+def find(program: str) -> Path:
     """Where a program lies. Another project's train.py beside an installed package is never looked at."""
-    programs = package / "programs"
-    return (programs if programs.is_dir() else package.parent) / program
+    programs = PACKAGE / "programs"
+    return (programs if programs.is_dir() else PACKAGE.parent) / program
 
 
 def run(program: str) -> None:
