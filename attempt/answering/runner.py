@@ -6,7 +6,7 @@ Shapes: C labels, N texts, P prompts of a mixture, T tokens of a label.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from torch import Tensor
@@ -92,9 +92,19 @@ class Runner:
         """The names of the P prompts that are mixed, in their order."""
         return [*self.config.sources, *(["target"] if self.config.use_target else [])]
 
+    @overload
+    def answer(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: Literal[False] = False
+    ) -> list[str]: ...
+
+    @overload
+    def answer(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, *, probabilities: Literal[True]
+    ) -> list[Answer]: ...
+
     def answer(
         self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: bool = False
-    ) -> list[Any]:
+    ) -> list[str] | list[Answer]:
         """The answer to each of N texts: a string, or with `probabilities` an Answer.
 
         task: whose texts they are, or of each text whose; None where the run has one task. A label is written by the

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from attempt.answering.runner import Runner, Text
+from attempt.answering.runner import Answer, Runner, Text
 from data.user import ENDINGS, cells_of
 from model.errors import AttemptError, meant_path
 
@@ -25,12 +25,14 @@ def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
     choose = runner.plan.answer_by == "labels"
     while chunk := list(islice(rows, runner.plan.eval_batch_size)):
         tasks, texts = [task for task, _ in chunk], [text for _, text in chunk]
-        for (task, text), answer in zip(chunk, runner.answer(texts, tasks, probabilities=choose), strict=True):
-            record = {"index": index, "task": task, "source": runner.questions[task].text_of(text)}
-            told = (
-                {"prediction": answer.text, "probabilities": answer.probabilities} if choose else {"prediction": answer}
-            )
-            out.write(json.dumps({**record, **told}, ensure_ascii=False) + "\n")
+        answers = runner.answer(texts, tasks, probabilities=True) if choose else runner.answer(texts, tasks)
+        for (task, text), answer in zip(chunk, answers, strict=True):
+            record: dict[str, Any] = {"index": index, "task": task, "source": runner.questions[task].text_of(text)}
+            if isinstance(answer, Answer):
+                record |= {"prediction": answer.text, "probabilities": answer.probabilities}
+            else:
+                record |= {"prediction": answer}
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
             index += 1
         out.flush()
 
