@@ -45,7 +45,8 @@ class Running:
     def __init__(self, part: Part, folder: Path, limit: float) -> None:
         self.part, self.limit, self.status, self.seconds = part, limit, "running", 0.0
         self.found, self.printed = (folder / f"{part.name}.{kind}" for kind in ("json", "log"))
-        words = [*part.words, "--out", str(self.found)] if part.writes else part.words
+        words = [*part.words, *(["--out", str(self.found)] if part.writes else [])]
+        words += ["--first-limit", f"{max(5, limit - part.after_first):.0f}"] if part.after_first else []
         self.command, self.started = [sys.executable, "-W", "ignore", "-m", *words], time.monotonic()
         with open(self.printed, "wb") as log:
             self.process = subprocess.Popen(
