@@ -312,7 +312,7 @@ def test_a_program_that_is_slow_to_its_first_step_costs_the_others_nothing(monke
 
     def failing(self: worker.Worker, row: str) -> float:
         samples.append(row)
-        if samples.count("ours, eager") == 2:
+        if row == "ours, eager" and samples.count(row) == 2:
             self.process.kill()
         return sample(self, row)
 
@@ -326,7 +326,8 @@ def test_a_program_that_is_slow_to_its_first_step_costs_the_others_nothing(monke
     group = worker.Group(workers, True, failed, 20)
     *_, (rows, _) = harness.rounds(step.STEP, case, given, group, harness.Product(16, "fp32", CPU))
     group.kill()
-    assert [row["name"] for row in rows] == ["ours, plain"] and rows[0]["peak_bytes"] > 1e7
+    assert [row["name"] for row in rows] == ["ours, plain"], failed
+    assert rows[0]["peak_bytes"] > 1e7
     assert "within 20 s" in failed["hugging face"] and "status -9" in failed["ours, eager"]
 
 

@@ -96,7 +96,7 @@ def run_on_gpu(cells: list[Cell], place: Place, minutes: float | None, jobs: int
     """In workers, as many as are found faster; what a constant answer scores comes last, as it needs no GPU."""
     print(table(plan_gpu.parts(cells)), flush=True)
     cores = os.cpu_count() or 1
-    widths = [jobs] if jobs else sorted({-(-quarters * cores // 4) for quarters in (1, 2, 3)})
+    widths = [jobs] if jobs else sorted({-(-cores // part) for part in (8, 4, 2)})
 
     def work(cell: Cell, steps: int) -> float:
         return steps * plan_gpu.step_seconds(cell)
