@@ -146,7 +146,7 @@ def first_table(parts: list[dict[str, Any]]) -> str:
     for part in parts:
         for case in cases_of(part):
             lines += [[part["title"], shown(row["name"]), figure(row["first_seconds"])] for row in case["rows"]]
-    text = "### Before the first step\n\nAll of these at the same time, beside the checks of correctness.\n\n"
+    text = "### Before the first step\n\nAll of these at the same time.\n\n"
     return text + markdown(lines) if len(lines) > 1 else ""
 
 

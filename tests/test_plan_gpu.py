@@ -34,7 +34,7 @@ def test_the_plan_has_every_cell_once_and_asks_the_first_question_first() -> Non
         f"{task}-{m}-{seed}" for task in plan_gpu.FIRST for m in ("prompt", "attempt-max") for seed in (42, 43, 44)
     ]
     assert max(at[name] for name in first) < 60
-    assert [one.name for one in cells if one.part != "sources"][0] == "rte-attempt-max-42"
+    assert next(one.name for one in cells if one.part != "sources") == "rte-attempt-max-42"
     assert sum(predicted(one) for one in cells if at[one.name] < 60) / 4 < 240  # four at a time, if that is as fast
 
 
