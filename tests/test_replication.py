@@ -446,7 +446,7 @@ def test_the_gpu_s_tables_compare_by_seed_and_over_the_tasks(tmp_path: Path) -> 
     assert rows["attempt-max - prompt"][0] == f"+2.5 (2), p = {p:.3f}"
     over = stats.ttest_1samp([2.5, 12.5], 0).pvalue
     assert rows["attempt-max - prompt"][-1] == f"+7.5 (2), p = {over:.3f}" and "from-mnli - prompt" not in rows
-    assert tables_gpu.targets(Kept(tmp_path))[0] == ["test", "rte: ", "cb: "]
+    assert tables_gpu.targets(Kept(tmp_path))[0] == ["test", *(f"{task}: " for task in plan_gpu.FIRST)]
     assert dict(row[:2] for row in tables_gpu.curves(Kept(tmp_path)))["prompt"] == "50.0 (3)"
 
 
@@ -455,7 +455,7 @@ def test_a_cell_that_was_run_on_a_cpu_is_marked(tmp_path: Path) -> None:
     for name, device in (("rte-prompt-42", "cuda (NVIDIA H200), bf16"), ("rte-attempt-max-42", "cpu (CPU), fp32")):
         write(tmp_path, plan[name], 50, 60, log=f"run  a\ndevice     {device}\n")
     rows = {row[0]: row[1:] for row in tables_gpu.targets(Kept(tmp_path))}
-    assert rows["prompt"] == ["60.0"] and rows["attempt-max"] == ["60.0, CPU"]
+    assert (rows["prompt"][0], rows["attempt-max"][0]) == ("60.0", "60.0, CPU")
     assert tables_gpu.progress(Kept(tmp_path))[2] == ["targets", "168", "2", "1", "0"]
 
 
