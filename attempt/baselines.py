@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attempt.errors import AttemptError, briefly
-from attempt.files import write_whole
+from model.errors import AttemptError, briefly
+from model.files import write_whole
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5, RMSNorm
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from attempt.attention import POOLS, VARIANTS, PromptAttention
 from attempt.baselines import FORMAT as WEIGHTS
 from attempt.baselines import METHODS, TunedWeights, load_weights, save_weights
-from attempt.errors import AttemptError, meant, meant_path
-from attempt.files import write_whole
 from attempt.foreign import (
     ADAPTER_FILES,
     AUTHORS_G,
@@ -30,6 +28,8 @@ from attempt.foreign import (
 )
 from attempt.origin import Origin, is_fingerprint, warn_of_others
 from attempt.prompt import SoftPrompt
+from model.errors import AttemptError, meant, meant_path
+from model.files import write_whole
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError, meant_path
 from attempt.origin import Origin, is_fingerprint
 from model.checkpoint import EMBEDDINGS, HEAD, described, read_torch
+from model.errors import AttemptError, meant_path
 from model.safetensors import check_pointer, read_safetensors
 
 TASKS = "attempt.tasks"  # our own entries in an adapter's metadata, as JSON: the tasks' names,

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError
 from model.checkpoint import open_t5
+from model.errors import AttemptError
 
 ENTRIES = 16
 PIECES = 32_000  # T5's; the rows above are sentinels, spare, or added later

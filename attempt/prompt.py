@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attempt.attention import PromptAttention
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 from model.t5 import of_tasks
 
 COMMON = 5000  # Lester et al. draw from the 5,000 most common pieces, which have the lowest ids

@@ -20,15 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attempt.errors import exit_status
-from attempt.files import sha256_of
-from attempt.flags import positive
-from attempt.options import Options
-from attempt.report import table
+from attempt.answering.splits import load_splits
+from attempt.command.flags import positive
+from attempt.command.options import Options
+from attempt.runs.report import table
 from data.batches import batches, bucketed
 from data.download import Downloader
 from data.glue import TABLES
-from eval import load_splits
+from model.errors import exit_status
+from model.files import sha256_of
 from model.tokenizer import Tokenizer
 
 MNLI = 392_702  # training pairs

@@ -18,17 +18,18 @@ from typing import Any
 
 import torch
 
-from attempt.command import parse
-from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser, positive
-from attempt.options import spelled
+from attempt.answering.answers import score_split
+from attempt.command.flags import Parser, positive
+from attempt.command.options import spelled
+from attempt.runs.parsing import parse
+from attempt.training.job import Job, training_batches
 from benchmarks.evaluate import equal_share
 from benchmarks.machine import announced, save
 from benchmarks.recipe import GENERATED, PADDED, Recipe
 from benchmarks.timing import alternate, figure, markdown, sampled, seconds, span
 from data.batches import collate
-from eval import score_split
-from train import Job, prepare, training_batches
+from model.errors import AttemptError, exit_status
+from train import prepare
 
 COMPARED = 64  # examples whose answers are compared before
 LIMITS = {"fp32": 0.95, "bf16": 0.5}  # least shares of equal tokens: the two tokenizers differ for a few texts

@@ -11,12 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError
 from benchmarks.harness import Benchmark, Case, main, parts_of
 from benchmarks.ours import Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import operations
 from benchmarks.timing import Work
+from model.errors import AttemptError
 
 LONG = 10
 # Least shares of equal tokens: with random weights two tokens are at times nearly as probable as each other.

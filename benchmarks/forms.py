@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError, briefly, exit_status
-from attempt.flags import Parser
+from attempt.command.flags import Parser
 from benchmarks.evaluate import LONG, equal_share
 from benchmarks.harness import Case, named, on_device, parts_of, random_batch
 from benchmarks.machine import save
@@ -34,6 +33,7 @@ from benchmarks.ours import METHODS, TASKS, Ours
 from benchmarks.peers import PEERED, Peer, sample
 from benchmarks.shapes import SHAPES
 from data.batches import Batch
+from model.errors import AttemptError, briefly, exit_status
 
 EAGER = "ours, eager"
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -28,12 +28,12 @@ from typing import Any
 
 import torch
 
-from attempt.errors import AttemptError, exit_status
-from attempt.files import write_whole
-from attempt.flags import Parser, above_zero
+from attempt.command.flags import Parser, above_zero
 from benchmarks.gpu_parts import KEPT, Part, plan
 from benchmarks.gpu_tables import read, tables
 from benchmarks.machine import REPOSITORY, facts, save
+from model.errors import AttemptError, exit_status
+from model.files import write_whole
 
 LEAST = 15  # seconds; a part that has less is not begun
 LOGGED = 200_000  # last characters that are kept of what a part printed

@@ -5,8 +5,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from attempt.errors import AttemptError, briefly
 from benchmarks.timing import figure, markdown
+from model.errors import AttemptError, briefly
 
 PEERS = {"hugging face": "HF", "hugging face, compiled": "HF compiled"}
 PEERS |= {"hugging face, static": "HF static", "hugging face, static, compiled": "HF static compiled"}

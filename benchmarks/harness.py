@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from attempt.errors import AttemptError, exit_status, meant
-from attempt.flags import Parser, above_zero, positive, share
+from attempt.command.flags import Parser, above_zero, positive, share
 from benchmarks.machine import Product, announced, save
 from benchmarks.ours import FORMS, METHODS, TASKS, Ours
 from benchmarks.peers import PEERED, PEERS, Peer
@@ -25,6 +24,7 @@ from benchmarks.worker import Group, Worker, work
 from data.batches import Batch, TokenSet, collate
 from data.tasks import Example
 from model.config import T5Config
+from model.errors import AttemptError, exit_status, meant
 
 PROGRAMS = [*PEERS, *(f"ours, {form}" for form in FORMS)]
 

@@ -22,14 +22,14 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser, positive
+from attempt.command.flags import Parser, positive
 from benchmarks.evaluate import LONG
 from benchmarks.harness import Case
 from benchmarks.machine import save
 from benchmarks.ours import FORMS, Ours
 from benchmarks.shapes import SHAPES
 from benchmarks.timing import figure, markdown, seconds
+from model.errors import AttemptError, exit_status
 
 STEPS = 5
 LONG_SEQUENCE = 16  # the decoder's few positions may be looked at in any form

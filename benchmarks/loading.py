@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser, positive
+from attempt.command.flags import Parser, positive
 from benchmarks.machine import REPOSITORY, announced, save
 from benchmarks.peer_tokenizer import hugging_face_tokenizer
 from benchmarks.recipe import PADDED
@@ -28,6 +27,7 @@ from data.batches import TokenSet, batches
 from data.download import Downloader
 from data.splits import paper_splits
 from data.tasks import Example, get_task, load_official
+from model.errors import AttemptError, exit_status
 from model.tokenizer import Tokenizer
 
 LIMIT = 0.99  # least share of texts with equal tokens

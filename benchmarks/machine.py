@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from attempt.files import write_whole
-from attempt.machine import DTYPES
+from attempt.machine.device import DTYPES
+from model.files import write_whole
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,18 +6,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from attempt.answering.backbone import Backbone
 from attempt.attention import PromptAttention
 from attempt.baselines import METHODS as BASELINES
 from attempt.baselines import TunedWeights
-from attempt.graphs import new_graphs
-from attempt.machine import DTYPES, Machine, keep_memory
-from attempt.plan import Plan
+from attempt.machine.device import DTYPES, Machine, keep_memory
+from attempt.machine.graphs import new_graphs
 from attempt.prompt import SoftPrompt
-from attempt.trainer import Trainer
+from attempt.runs.plan import Plan
+from attempt.training.trainer import Trainer
 from benchmarks.peers import CLIP, LR, WEIGHT_DECAY, taken
 from benchmarks.shapes import load
 from data.batches import Batch
-from eval import Backbone
 from model.config import T5Config
 from model.fast import PLAIN, Forms, quicken
 from model.tokenizer import Tokenizer

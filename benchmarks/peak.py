@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from attempt.machine import DTYPES, keep_memory
+from attempt.machine.device import DTYPES, keep_memory
 from benchmarks.shapes import SHAPES, random_state
 from model.checkpoint import hugging_face_names, load_t5
 from model.fast import Forms, quicken

@@ -25,12 +25,12 @@ from typing import Any
 
 import torch
 
-from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser
-from attempt.run import Run
+from attempt.command.flags import Parser
+from attempt.runs.folder import Run
 from benchmarks.machine import REPOSITORY, save
 from demo.data import demo_folder
 from demo.show import HERE
+from model.errors import AttemptError, exit_status
 from model.safetensors import read_safetensors
 
 SOURCES = sorted((HERE / "sources").glob("*/best.safetensors"))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from attempt.baselines import METHODS as BASELINES
-from attempt.errors import AttemptError
 from benchmarks.harness import Benchmark, Case, main, parts_of
 from benchmarks.ours import Ours
 from benchmarks.peers import Peer
 from benchmarks.shapes import operations
 from benchmarks.timing import Work
+from model.errors import AttemptError
 
 # Largest relative differences of loss and gradient: rounding in other orders, through random weights.
 LIMITS = {"fp32": (1e-4, 5e-3), "bf16": (5e-2, 3e-1)}

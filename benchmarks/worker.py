@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attempt.errors import AttemptError
 from benchmarks.machine import REPOSITORY, peak_bytes
 from benchmarks.timing import seconds
+from model.errors import AttemptError
 
 if TYPE_CHECKING:
     from benchmarks.harness import Benchmark, Case

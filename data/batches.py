@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attempt.errors import AttemptError
 from data.tasks import Example
+from model.errors import AttemptError
 
 Encode = Callable[[list[str]], list[list[int]]]
 """Texts -> their token ids, without the closing eos."""

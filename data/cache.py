@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attempt.errors import AttemptError, note
-from attempt.files import lock_file, unlock_file
+from model.errors import AttemptError, note
+from model.files import lock_file, unlock_file
 
 if sys.platform != "win32":  # there, two processes must not download the same file at once
     import fcntl

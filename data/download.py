@@ -22,8 +22,6 @@ from urllib.parse import unquote, urlsplit
 import requests
 from tqdm import tqdm
 
-from attempt.errors import AttemptError, NotFound, note
-from attempt.files import sha256_of, write_whole
 from data import hub, network
 from data.cache import (
     CHECKSUMS_MOST,
@@ -39,6 +37,8 @@ from data.cache import (
     write_record,
 )
 from data.network import Cut, Unreachable, body, key_of, new_session, open_url, patiently
+from model.errors import AttemptError, NotFound, note
+from model.files import sha256_of, write_whole
 
 __all__ = ["Downloader", "NotFound", "cache_dir"]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from attempt.errors import AttemptError, briefly, note
+from model.errors import AttemptError, briefly, note
 
 Fetch = Callable[[str, int | None, str | None], Path]
 """(url, size in bytes, SHA-256) -> the local file; `Downloader.fetch`."""

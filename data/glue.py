@@ -1,7 +1,7 @@
 """GLUE's nine data sets: where the official files are and how they are laid out (Wang et al. 2019)."""
 
-from attempt.errors import AttemptError
 from data.files import Fetch, Remote, Row, Table, cells, pick, positions, read_table, text_lines
+from model.errors import AttemptError
 
 HOST = "https://dl.fbaipublicfiles.com"
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attempt.errors import AttemptError, NotFound
+from model.errors import AttemptError, NotFound
 
 OFFICIAL = "https://huggingface.co"
 WEIGHTS = (  # model/checkpoint.py's, in its order: it reads the first that is there, and no other

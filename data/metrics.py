@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attempt.errors import AttemptError
 from data.tasks import Example, Task
+from model.errors import AttemptError
 
 MIDDLE = 2.5  # what an STS-B answer that is no number counts as: the middle of the scale
 

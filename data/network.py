@@ -15,7 +15,7 @@ import urllib3
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from attempt.errors import AttemptError, NotFound
+from model.errors import AttemptError, NotFound
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from attempt.errors import AttemptError
 from data.files import Fetch, Remote, Row, Table, item, json_lines, place_of, read_table, tar_texts, text_lines
+from model.errors import AttemptError
 
 WINOGRANDE = Remote(
     "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip",

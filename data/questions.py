@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attempt.errors import AttemptError
 from data.files import (
     Fetch,
     Remote,
@@ -18,6 +17,7 @@ from data.files import (
     shown,
     text_lines,
 )
+from model.errors import AttemptError
 
 SQUAD_HOST = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 SQUAD = {

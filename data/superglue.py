@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attempt.errors import AttemptError
 from data.files import Fetch, Remote, Row, item, json_lines, records, shown
+from model.errors import AttemptError
 
 HOST = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2"
 

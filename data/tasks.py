@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attempt.errors import AttemptError, meant
 from data.files import Fetch, Row, shown
 from data.glue import read_glue, read_mrpc
 from data.others import read_ag_news, read_imdb, read_snli, read_tables, read_winogrande, read_yelp
 from data.questions import read_mrqa, read_squad
 from data.superglue import read_superglue
+from model.errors import AttemptError, meant
 
 Reader = Callable[[str, Fetch], dict[str, list[Row]]]
 STYLES = ("digits", "words")

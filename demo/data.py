@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from attempt.files import write_whole
 from data.download import cache_dir
 from data.glue import MRPC_DEV_IDS, MRPC_PAIRS, TABLES
 from data.questions import SQUAD
@@ -20,6 +19,7 @@ from data.tasks import TASKS, source_text
 from demo.pairs import mnli, mrpc, qnli, qqp, rte, stsb
 from demo.singles import cola, squad, sst2
 from demo.world import Made, World
+from model.files import write_whole
 
 SEED = 1
 

@@ -19,7 +19,6 @@ from sentencepiece import SentencePieceTrainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from attempt.files import write_whole
 from data.batches import Batch, TokenSet, batches
 from demo.mixture import LETTERS, instruction, text
 from demo.spans import corrupt, unigram_loss
@@ -27,6 +26,7 @@ from demo.world import World
 from model.checkpoint import hugging_face_names
 from model.config import T5Config
 from model.decoding import generate
+from model.files import write_whole
 from model.safetensors import safetensors_bytes
 from model.t5 import IGNORED, T5, Attention
 from model.tokenizer import Tokenizer

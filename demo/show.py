@@ -6,7 +6,6 @@ that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights c
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -14,18 +13,19 @@ from typing import Any
 
 import torch
 
-from attempt.command import Command
-from attempt.errors import AttemptError
-from attempt.options import Options
-from attempt.report import METHODS, bars, figure, table
-from attempt.run import Run
-from attempt.series import read_result, show_part, spread, train_one, write_summary
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import load_splits
+from attempt.command.options import Options
+from attempt.runs.folder import Run
+from attempt.runs.parsing import Command
+from attempt.runs.report import METHODS, bars, figure, table
+from attempt.training.series import read_result, show_part, spread, train_one, write_summary
 from data.download import Downloader
 from data.metrics import constant_score
 from data.tasks import Example, Task
 from demo import stream
 from demo.data import demo_folder
-from eval import Backbone, load_splits
+from model.errors import AttemptError
 
 HERE = Path(__file__).parent
 MIXES = ("attempt", "spot")
@@ -53,7 +53,7 @@ def demo_words(words: Sequence[str]) -> list[str]:
     flags = [
         f"@{HERE / 'demo.args'}",
         "--model",
-        os.path.relpath(HERE / "checkpoint"),
+        path_of(HERE / "checkpoint"),
         "--data-dir",
         str(demo_folder()),
         *(["--lr", RATES[method]] if method in RATES else PROMPTS),
@@ -64,8 +64,13 @@ def demo_words(words: Sequence[str]) -> list[str]:
     streamed = stream.NAME in takewhile(lambda word: not word.startswith("-"), after)
     if method == "attempt" and not streamed and not {"--seed", "--seeds", "--resume"} & {*spoken}:
         flags += SEEDS
-    flags += ["--source-prompts", *map(os.path.relpath, sources)] if sources else []
+    flags += ["--source-prompts", *map(path_of, sources)] if sources else []
     return [*flags, *(stream.flags(demo_folder()) if streamed else []), *words]
+
+
+def path_of(file: Path) -> str:
+    """As short as below the current folder it can be; else from the root, which holds wherever a run is read."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:

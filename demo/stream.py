@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from attempt import distributed
+from attempt.answering.answers import instance_weights, show_pads
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import load_splits
 from attempt.checkpoint import load_prompt
-from attempt.options import Options
-from attempt.pictures import attention_map
-from attempt.plots import can_draw
-from attempt.plots import show as draw
-from attempt.report import table
-from attempt.run import Run
+from attempt.command.options import Options
+from attempt.machine import distributed
+from attempt.plots.pictures import attention_map
+from attempt.plots.plots import can_draw
+from attempt.plots.plots import show as draw
+from attempt.runs.folder import Run
+from attempt.runs.report import table
 from data.download import Downloader
 from data.tasks import TASKS
 from demo.data import STREAM, STREAM_SPLITS
-from eval import Backbone, instance_weights, load_splits, show_pads
 
 NAME = "stream"
 FLAGS = "--source-field text --target-field answer --no-task-name --steps 300 --eval-every 60 --log-every 60"

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attempt.errors import AttemptError, NotFound, briefly, meant, meant_path
 from model.config import T5Config
+from model.errors import AttemptError, NotFound, briefly, meant, meant_path
 from model.safetensors import check_pointer, read_safetensors
 from model.t5 import T5
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attempt.errors import AttemptError, briefly
+from model.errors import AttemptError, briefly
 
 DTYPES = {
     "F64": torch.float64,

@@ -314,7 +314,7 @@ class T5(nn.Module):
         untied = not config.tie_word_embeddings
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False) if untied else None
         self.head_scale = config.d_model**-0.5 if config.scaled else None
-        # whether generation may stop; processes that share the weights must agree on it (attempt/shard.py)
+        # whether generation may stop; processes that share the weights must agree on it (attempt/machine/shard.py)
         self.all_done: Callable[[Tensor], bool] = lambda done: bool(done.all())
 
     def set_dropout(self, rate: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 from sentencepiece import __version__ as version
 
-from attempt.errors import AttemptError, briefly
+from model.errors import AttemptError, briefly
 from model.safetensors import check_pointer
 
 SENTINELS = 100

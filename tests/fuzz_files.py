@@ -23,10 +23,10 @@ import task_files
 from fuzzing import command
 from task_files import Files
 
-from attempt.errors import AttemptError
 from data.download import Downloader
 from data.tasks import TASKS, load_official
 from data.user import UserFiles, user_task
+from model.errors import AttemptError
 
 TABLES = ("cola", "qqp", "mnli", "stsb", "mrpc", "scitail", "paws", "yelp", "ag_news")
 RECORDS = ("boolq", "cb", "multirc", "wsc", "record", "squad", "nq", "winogrande", "snli", "imdb")

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import torch
 
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 
 SECONDS = 10  # of the processor's time for one input; they take some milliseconds
 GIGABYTES = 2  # of address space beyond what is in use before

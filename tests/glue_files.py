@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 
 HOST = "dl.fbaipublicfiles.com"
 

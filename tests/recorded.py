@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.command.options import Options
+from attempt.runs.plan import Plan
 
 
 def scored(task: str, split: str, value: float) -> dict[str, Any]:

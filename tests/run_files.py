@@ -14,20 +14,20 @@ from damage import token_words
 from hugging_face import COMMON, V10
 from test_foreign import D, L, numbers
 
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.machine import choose_machine
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.command.options import Options
+from attempt.machine.device import choose_machine
 from attempt.prompt import SoftPrompt
-from attempt.run import Run
-from attempt.series import SEARCH, compare_tasks, read_result, searched, summarize_seeds
-from attempt.trainer import Trainer
+from attempt.runs.folder import Run
+from attempt.runs.parsing import parse
+from attempt.runs.plan import Plan
+from attempt.training.series import SEARCH, compare_tasks, read_result, searched, summarize_seeds
+from attempt.training.trainer import Trainer
 from data import hub, token_cache
 from data.batches import Batch, TokenSet
 from data.cache import Sums, is_finished, record_of, resumable, write_record
 from data.tasks import Example
 from model.config import T5Config
+from model.errors import AttemptError
 from model.t5 import T5
 
 TINY = COMMON | {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_layers": 1, "num_heads": 2, "vocab_size": 24}

@@ -9,7 +9,7 @@ from typing import Any
 
 from glue_files import zipped
 
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 
 SUPER = "dl.fbaipublicfiles.com/glue/superglue/data/v2"
 MRQA = "s3.us-east-2.amazonaws.com/mrqa/release/v2"

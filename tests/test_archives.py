@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from attempt.errors import AttemptError
 from data import files
 from data.files import tar_texts, text_lines
+from model.errors import AttemptError
 
 Change = Callable[[tarfile.TarInfo], None]
 

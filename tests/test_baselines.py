@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from attempt.baselines import METHODS, Adapter, TunedWeights
 from attempt.checkpoint import PromptConfig, load_trained, reload_trained, save_trained
-from attempt.errors import AttemptError
 from attempt.prompt import SoftPrompt
-from attempt.trainer import count
+from attempt.training.trainer import count
 from model.config import T5Config
+from model.errors import AttemptError
 from model.t5 import T5
 
 T5_BASE = T5Config(vocab_size=32128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)

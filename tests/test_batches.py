@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from attempt.errors import AttemptError
 from data.batches import CHUNK, TokenSet, batches, bucketed, collate, epoch_rows
 from data.tasks import Example
+from model.errors import AttemptError
 
 
 def encode(texts: list[str]) -> list[list[int]]:

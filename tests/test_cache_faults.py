@@ -15,9 +15,9 @@ import pytest
 from faults import BODY, SHA, WHOLE, fetch, names, ranges
 from glue_files import Server
 
-from attempt.errors import AttemptError
 from data import cache as cache_module
 from data.download import Downloader
+from model.errors import AttemptError
 
 REPOSITORY = Path(__file__).parent.parent
 

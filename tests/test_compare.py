@@ -15,12 +15,12 @@ from runs import error_of, result_of
 from scipy import stats
 
 import eval
-from attempt import compare
-from attempt.compare import complete, grouped
-from attempt.plan import Plan
-from attempt.records import group, read_all
-from attempt.report import METHODS
-from attempt.significance import mcnemar, paired_t, two_sided
+from attempt.compare import compare
+from attempt.compare.compare import complete, grouped
+from attempt.compare.records import group, read_all
+from attempt.compare.significance import mcnemar, paired_t, two_sided
+from attempt.runs.plan import Plan
+from attempt.runs.report import METHODS
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 9, 30])

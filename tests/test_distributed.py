@@ -18,13 +18,13 @@ from runs import error_of, metrics_of, ranks, result_of, same_prompt, start
 
 import eval
 import train
-from attempt import distributed
+from attempt.answering.backbone import Backbone
 from attempt.checkpoint import load_prompt
-from attempt.plan import Plan
-from attempt.run import Run
+from attempt.machine import distributed
+from attempt.runs.folder import Run
+from attempt.runs.plan import Plan
 from data.batches import collate, cut
 from data.download import Downloader
-from eval import Backbone
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from glue_files import Server
 
-from attempt.errors import AttemptError
 from data import network
 from data.download import Downloader, NotFound, cache_dir
+from model.errors import AttemptError
 
 BODY = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -12,14 +12,14 @@ from hugging_face import COMMON, CONFIGS, V10, V11, oracle, random_batch, random
 from torch import Tensor
 
 import eval
-from attempt import exchange
 from attempt.checkpoint import BEST, PromptConfig, load_prompt, load_sources, save_prompt
-from attempt.errors import AttemptError
-from attempt.exchange import export_peft, import_run
-from attempt.plan import Plan
+from attempt.exchange import exchange
+from attempt.exchange.exchange import export_peft, import_run
 from attempt.prompt import SoftPrompt
+from attempt.runs.plan import Plan
 from model.checkpoint import load_t5
 from model.decoding import generate
+from model.errors import AttemptError
 from model.safetensors import read_safetensors
 from model.t5 import T5
 from model.tokenizer import Tokenizer

@@ -11,9 +11,9 @@ import pytest
 from faults import BODY, SHA, fetch, names, ranges
 from glue_files import Handler, Server
 
-from attempt.errors import AttemptError
 from data import network
 from data.download import Downloader
+from model.errors import AttemptError
 
 PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from attempt.checkpoint import load_prompt, load_sources
-from attempt.errors import AttemptError
-from attempt.exchange import import_run
+from attempt.exchange.exchange import import_run
 from attempt.foreign import read_foreign
 from attempt.prompt import SoftPrompt
+from model.errors import AttemptError
 from model.safetensors import safetensors_bytes
 
 L, D, R, S = 3, 8, 5, 2

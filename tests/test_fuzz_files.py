@@ -12,7 +12,7 @@ import pytest
 from fuzz_files import MUTATIONS, READERS, Reader, mutated
 from fuzzing import fuzz
 
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -9,14 +9,14 @@ from kill_runs import complete
 from runs import metrics_of, result_of, same_prompt
 from torch.profiler import ProfilerActivity, profile
 
-import eval
 import train
-from attempt.graphs import CudaRecorder, Graphs
-from attempt.machine import choose_machine
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.answering.answers import answer
+from attempt.command.options import Options
+from attempt.machine.device import choose_machine
+from attempt.machine.graphs import CudaRecorder, Graphs
 from attempt.prompt import SoftPrompt
-from attempt.trainer import Trainer
+from attempt.runs.plan import Plan
+from attempt.training.trainer import Trainer
 from data.batches import Batch
 from model.config import T5Config
 from model.t5 import T5
@@ -54,7 +54,7 @@ def test_graphs_compute_what_kernels_one_by_one_do(
         job.trainer.t5.train()
         for parts in train.training_batches(job.tokens, job.options, 0, not more):
             job.trainer.train_step(*parts)
-        answers = eval.answer(job.backbone, job.trainer.trained.prompt, job.splits[0]["dev"].tokens, 12, 8)
+        answers = answer(job.backbone, job.trainer.trained.prompt, job.splits[0]["dev"].tokens, 12, 8)
         found.append((torch.stack(job.trainer.losses), answers))
         assert (job.trainer.graphs is None) == bool(more)
         assert more or not job.trainer.graphs.failed  # type: ignore[union-attr]

@@ -15,10 +15,10 @@ from runs import REPOSITORY, error_of
 from stand_in import StandIn
 from torch import Tensor
 
-from attempt.command import parse
-from attempt.graphs import Graphs, Inputs
-from attempt.machine import Machine
-from attempt.plan import Plan
+from attempt.machine.device import Machine
+from attempt.machine.graphs import Graphs, Inputs
+from attempt.runs.parsing import parse
+from attempt.runs.plan import Plan
 from benchmarks import evaluate, forms, gpu, gpu_parts, gpu_tables, harness, kernels, ours, resumes, step
 from benchmarks.gpu_parts import Part
 from benchmarks.gpu_tables import tables

@@ -9,12 +9,13 @@ from runs import metrics_of, result_of, same_prompt
 from stand_in import StandIn
 from torch import Tensor
 
-import eval
 import train
-from attempt.graphs import Graph, Graphs, new_graphs
-from attempt.machine import Machine
-from attempt.options import Options
-from attempt.trainer import Trainer
+from attempt.answering.answers import answer, evaluation_batches, label_ids
+from attempt.answering.backbone import Backbone
+from attempt.command.options import Options
+from attempt.machine.device import Machine
+from attempt.machine.graphs import Graph, Graphs, new_graphs
+from attempt.training.trainer import Trainer
 from data.batches import Batch
 
 
@@ -27,14 +28,14 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
         made.append(Graphs(StandIn()))
         return made[-1]
 
-    monkeypatch.setattr(eval, "new_graphs", new_graphs)
+    monkeypatch.setattr("attempt.answering.backbone.new_graphs", new_graphs)
     return made
 
 
 def trained(flags: list[str], graphs: bool, steps: int = 20) -> tuple[Trainer, dict[str, Tensor], list[float]]:
     """After some steps: the trainer, what it has trained, and the losses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval, "new_graphs", lambda *_: Graphs(StandIn()) if graphs else None)
+        patch.setattr("attempt.answering.backbone.new_graphs", lambda *_: Graphs(StandIn()) if graphs else None)
         job = train.prepare(train.parse([*flags, "--steps", str(steps), "--dropout", "0"]).options)
     trainer = job.trainer
     trainer.t5.train()
@@ -117,7 +118,9 @@ def test_a_bad_step_leaves_nothing(common: list[str], tmp_path: Path, monkeypatc
         for graphs in (True, False):
             for bad in ((), (0, 2)):
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(eval, "new_graphs", lambda *_, on=graphs: Graphs(StandIn()) if on else None)
+                    patch.setattr(
+                        "attempt.answering.backbone.new_graphs", lambda *_, on=graphs: Graphs(StandIn()) if on else None
+                    )
                     options = train.parse([*flags, "--schedule", "constant", "--warmup", "0", "--dropout", "0"]).options
                     job = train.prepare(options)
                 trainer, poison = job.trainer, torch.zeros(())
@@ -163,7 +166,7 @@ def test_a_run_goes_on_with_and_without_graphs(
     assert train.main(flags) == 0
     assert train.main(["--resume", str(tmp_path / "run"), "--change", "--steps", "6"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval, "new_graphs", lambda *_: None)
+        patch.setattr("attempt.answering.backbone.new_graphs", lambda *_: None)
         assert train.main(["--resume", str(tmp_path / "run"), "--change", "--steps", "8"]) == 0
     assert train.main(["--resume", str(tmp_path / "run"), "--change", "--steps", "10"]) == 0
     assert result_of(tmp_path / "run")["steps"] == 10
@@ -172,23 +175,23 @@ def test_a_run_goes_on_with_and_without_graphs(
 @pytest.mark.parametrize("length", [1, 5, 8, 9, 21])
 def test_recorded_answers_are_the_answers(length: int, attempt_flags: list[str], tmp_path: Path) -> None:
     job = train.prepare(train.parse([*attempt_flags, "--out", str(tmp_path)]).options)
-    graphed = eval.Backbone(job.backbone.t5.eval(), job.backbone.tokenizer, job.backbone.machine, Graphs(StandIn()))
+    graphed = Backbone(job.backbone.t5.eval(), job.backbone.tokenizer, job.backbone.machine, Graphs(StandIn()))
     prompt = job.trainer.trained.prompt
     for task in job.splits:
-        expected = eval.answer(job.backbone, prompt, task["dev"].tokens, length, 5)
+        expected = answer(job.backbone, prompt, task["dev"].tokens, length, 5)
         for _ in range(2):
-            assert eval.answer(graphed, prompt, task["dev"].tokens, length, 5) == expected
+            assert answer(graphed, prompt, task["dev"].tokens, length, 5) == expected
     assert graphed.graphs and not graphed.graphs.failed
 
 
 def test_recorded_label_scores_are_the_scores(attempt_flags: list[str], tmp_path: Path) -> None:
     job = train.prepare(train.parse([*attempt_flags, "--out", str(tmp_path)]).options)
     graphs = Graphs(StandIn())
-    graphed = eval.Backbone(job.backbone.t5.eval(), job.backbone.tokenizer, job.backbone.machine, graphs)
-    labels = eval.label_ids(job.backbone, ["0", "1", "entailment or not"])
+    graphed = Backbone(job.backbone.t5.eval(), job.backbone.tokenizer, job.backbone.machine, graphs)
+    labels = label_ids(job.backbone, ["0", "1", "entailment or not"])
     prompt = job.trainer.trained.prompt
     for task in job.splits:
-        for batch in eval.evaluation_batches(job.backbone, prompt, task["dev"].tokens, 5, ""):
+        for batch in evaluation_batches(job.backbone, prompt, task["dev"].tokens, 5, ""):
             expected = job.backbone.label_scores(prompt, batch, labels, 5)
             torch.testing.assert_close(graphed.label_scores(prompt, batch, labels, 5), expected, rtol=1e-5, atol=1e-5)
     assert not graphs.failed and {key[0] for key in graphs.graphs} == {"scores"}  # type: ignore[index]
@@ -212,7 +215,7 @@ def test_an_error_while_recording_is_told_and_the_run_goes_on(
                     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
                 return super().record(function, warm_ups)
 
-        monkeypatch.setattr(eval, "new_graphs", lambda *_: Graphs(Failing()))
+        monkeypatch.setattr("attempt.answering.backbone.new_graphs", lambda *_: Graphs(Failing()))
         capsys.readouterr()
         assert train.main([*flags, "--out", str(tmp_path / f"run-{good}")]) == 0
         out = capsys.readouterr().out
@@ -238,7 +241,7 @@ def test_no_history_of_another_stream_is_held_while_a_graph_is_recorded(common: 
             return function, function()  # the stand-in's own recordings would hold some
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(eval, "new_graphs", lambda *_: Graphs(Looking()))
+        patch.setattr("attempt.answering.backbone.new_graphs", lambda *_: Graphs(Looking()))
         job = train.prepare(train.parse(["--task", "cola", "--method", "prompt", *common]).options)
     job.trainer.t5.train()
     for parts in list(train.training_batches(job.tokens, job.options, 0, True))[:2]:
@@ -258,8 +261,10 @@ def test_fp16_goes_on_where_recording_breaks_off_within_a_step(
             raise RuntimeError("operation not permitted when stream is capturing")
         return clip(*given)
 
-    monkeypatch.setattr(eval, "choose_machine", lambda *_: Machine(torch.device("cpu"), "fp16", "test"))
-    monkeypatch.setattr(eval, "new_graphs", lambda *_: Graphs(StandIn()))
+    monkeypatch.setattr(
+        "attempt.answering.backbone.choose_machine", lambda *_: Machine(torch.device("cpu"), "fp16", "test")
+    )
+    monkeypatch.setattr("attempt.answering.backbone.new_graphs", lambda *_: Graphs(StandIn()))
     job = train.prepare(train.parse([*attempt_flags, "--steps", "3", "--out", str(tmp_path / "run")]).options)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", breaking)
     job.trainer.t5.train()

@@ -16,9 +16,9 @@ from runs import REPOSITORY, error_of, metrics_of, result_of, same_prompt, start
 
 import train
 from attempt.checkpoint import load_prompt
-from attempt.files import LOCK, held
-from attempt.plan import Plan, sums_of
-from attempt.run import Run
+from attempt.runs.folder import Run
+from attempt.runs.plan import Plan, sums_of
+from model.files import LOCK, held
 
 FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
 SKIP = [*FLAGS, "--skip-bad-steps"]
@@ -75,7 +75,7 @@ def test_skipped_steps_are_told_with_their_examples(
 ) -> None:
     seen: list[list[int]] = []
     rows = train.training_rows
-    monkeypatch.setattr(train, "training_rows", lambda *a: (seen.append(r) or r for r in rows(*a)))
+    monkeypatch.setattr("attempt.training.job.training_rows", lambda *a: (seen.append(r) or r for r in rows(*a)))
     monkeypatch.setattr(train.Trainer, "loss", bad_at(1))
     assert train.main([*SKIP, *common, "--out", str(tmp_path / "run")]) == 0
     told = f"step 1 (loss nan; {', '.join(f'cola {row}' for row in seen[0])})"
@@ -114,7 +114,7 @@ def test_a_run_with_skipped_steps_goes_on_exactly(
 
 PROGRAM = """
 import sys, torch, train
-from attempt import distributed
+from attempt.machine import distributed
 loss = train.Trainer.loss
 def bad(self, batch):
     here = distributed.rank() == distributed.size() - 1 and self.step + 1 in (3, 6)
@@ -143,7 +143,7 @@ def test_processes_leave_out_the_same_steps(common: list[str], tmp_path: Path) -
 HOLDER = """
 import sys, time
 from pathlib import Path
-from attempt.files import held
+from model.files import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -209,7 +209,7 @@ def test_without_locks_the_run_goes_on(
     def refuses(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("attempt.files.fcntl.flock", refuses)
+    monkeypatch.setattr("model.files.fcntl.flock", refuses)
     with held(tmp_path / "run"):
         assert "cannot be locked (Operation not supported): start one program at a time" in capsys.readouterr().err
 

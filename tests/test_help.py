@@ -12,10 +12,10 @@ import torch
 from tqdm import tqdm
 
 import train
-from attempt.command import new_parser
-from attempt.options import MACHINE_FLAGS, Options, spelled
-from attempt.plan import Plan
-from attempt.progress import Progress, duration
+from attempt.command.options import MACHINE_FLAGS, Options, spelled
+from attempt.runs.parsing import new_parser
+from attempt.runs.plan import Plan
+from attempt.training.progress import Progress, duration
 from data.batches import Batch
 from model.checkpoint import load_t5
 
@@ -173,7 +173,7 @@ def test_the_summary_has_what_a_run_is_in_aligned_lines(
 ) -> None:
     job = train.prepare(train.parse([*attempt_flags, "--out", str(tmp_path / "run")]).options)
     capsys.readouterr()
-    train.summarize(job)
+    job.summarize()
     lines = capsys.readouterr().out.splitlines()
     names = [line[:11].strip() for line in lines]
     assert all(line[10] == " " != line[11] for line in lines) and len(lines) <= 14

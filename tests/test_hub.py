@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from glue_files import Server, no_settings, serving
 
-from attempt.errors import AttemptError, NotFound
 from data import hub as settings
 from data import network
 from data.download import Downloader
 from model.checkpoint import WEIGHT_FILES, find_checkpoint
+from model.errors import AttemptError, NotFound
 
 SECRET = "hf_s3cr3tT0ken"
 NAME = "google/flan-t5-small"

@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 from runs import error_of
 
-from attempt import compare, plots, report_html
-from attempt.errors import AttemptError
-from attempt.kept import is_kept, kept_runs
-from attempt.records import Record, read_all
-from attempt.run import Run
+from attempt.compare import compare
+from attempt.compare.records import Record, read_all
+from attempt.plots import plots
+from attempt.report_html import report_html
+from attempt.runs.folder import Run
+from attempt.runs.kept import is_kept, kept_runs
 from benchmarks.replication.cells import cell
 from benchmarks.replication.runner import Place, keep
 from benchmarks.replication.runner import is_kept as is_made_already
 from benchmarks.replication.store import append_cell, kept_cells, packed, unpacked
+from model.errors import AttemptError
 
 
 @pytest.fixture

@@ -13,8 +13,13 @@ from torch import Tensor
 
 import eval
 import train
+from attempt.answering.answers import answer, label_ids
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import Split, load_splits
 from attempt.checkpoint import load_prompt
-from attempt.plan import Plan
+from attempt.runs.plan import Plan
+from data.download import Downloader
+from data.tasks import get_task
 from model.checkpoint import load_t5
 from model.decoding import label_scores
 from model.t5 import IGNORED, T5
@@ -108,11 +113,11 @@ def test_encoder_and_decoder_run_once_a_batch(pair: Pair) -> None:
 # ---- the option ----
 
 
-def scored(run: Path, split: str = "dev") -> tuple[eval.Backbone, Any, eval.Split, Plan]:
+def scored(run: Path, split: str = "dev") -> tuple[Backbone, Any, Split, Plan]:
     plan = Plan.read(run / "config.json")
-    downloader = eval.Downloader(data_dir=Path(plan.data_dir or ""))
-    backbone = eval.Backbone.load(plan, downloader)
-    loaded = eval.load_splits(plan.task[0], 0, [split], plan, downloader, backbone.tokenizer)[split]
+    downloader = Downloader(data_dir=Path(plan.data_dir or ""))
+    backbone = Backbone.load(plan, downloader)
+    loaded = load_splits(plan.task[0], 0, [split], plan, downloader, backbone.tokenizer)[split]
     return backbone, load_prompt(run)[0], loaded, plan
 
 
@@ -120,9 +125,9 @@ def test_answers_are_the_most_probable_labels(prompt_run: Path) -> None:
     """In text order, though evaluation sorts by length; also with labels of several tokens each."""
     backbone, prompt, split, _ = scored(prompt_run)
     labels = ["positive", "0", "not_entailment", "1"]
-    rows = eval.label_ids(backbone, labels)
+    rows = label_ids(backbone, labels)
     assert sorted((rows != IGNORED).sum(1).tolist())[0] < rows.size(1)
-    found = eval.answer(backbone, prompt, split.tokens, 2, 5, labels)
+    found = answer(backbone, prompt, split.tokens, 2, 5, labels)
     expected = []
     for i in range(len(split.tokens)):
         ids = torch.from_numpy(split.tokens.source(i)).long()[None]
@@ -133,12 +138,12 @@ def test_answers_are_the_most_probable_labels(prompt_run: Path) -> None:
 def test_of_equally_probable_labels_the_first_is_taken(prompt_run: Path) -> None:
     backbone, prompt, split, _ = scored(prompt_run)
     backbone.t5.head.weight.data.zero_()  # every token is as probable as every other
-    rows = eval.label_ids(backbone, ["1", "0", "1"])
+    rows = label_ids(backbone, ["1", "0", "1"])
     assert (rows != IGNORED).sum(1).unique().numel() == 1
     for labels in (["1", "0"], ["0", "1"]):
-        assert set(eval.answer(backbone, prompt, split.tokens, 2, 5, labels)) == {labels[0]}
+        assert set(answer(backbone, prompt, split.tokens, 2, 5, labels)) == {labels[0]}
     # of sums: the shorter label has fewer tokens to be improbable in
-    assert set(eval.answer(backbone, prompt, split.tokens, 2, 5, ["not_entailment", "0"])) == {"0"}
+    assert set(answer(backbone, prompt, split.tokens, 2, 5, ["not_entailment", "0"])) == {"0"}
 
 
 @pytest.mark.parametrize("task", ["cb", "stsb"])
@@ -158,7 +163,7 @@ def test_a_run_says_that_it_chose_among_labels(
     assert eval.main(["--run", str(out), "--device", "cpu", "--predictions", str(answers)]) == 0
     assert "chosen among the labels" in capsys.readouterr().out
     found = {json.loads(line)["prediction"] for line in answers.read_text(encoding="utf-8").splitlines()}
-    assert found <= set(eval.get_task(task).label_texts("words"))
+    assert found <= set(get_task(task).label_texts("words"))
     assert eval.main(["--run", str(out), "--device", "cpu", "--answer-by", "generate"]) == 0
     assert "chosen among" not in capsys.readouterr().out
     # another decoding is another result: the folder is not taken for that of such a run

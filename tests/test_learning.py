@@ -16,8 +16,8 @@ from runs import metrics_of, result_of
 import eval
 import train
 from attempt.checkpoint import load_prompt
-from attempt.plan import Plan
-from attempt.plots import can_draw
+from attempt.plots.plots import can_draw
+from attempt.runs.plan import Plan
 from demo.data import STREAM
 from demo.show import demo_words
 

@@ -9,9 +9,9 @@ from hugging_face import COMMON, CONFIGS, random_state, save
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-import eval
-from attempt.machine import Machine
-from attempt.options import Options
+from attempt.answering.backbone import Backbone
+from attempt.command.options import Options
+from attempt.machine.device import Machine
 from data.download import Downloader
 from model.checkpoint import load_t5
 from model.fast import Forms, Joined, quicken
@@ -111,9 +111,9 @@ def test_a_run_keeps_its_matrices_in_the_products_dtype_where_they_are_frozen(
     options: dict[str, Any], precision: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(torch.device("cpu"), precision, "test")
-    monkeypatch.setattr(eval, "choose_machine", lambda *_: machine)
+    monkeypatch.setattr("attempt.answering.backbone.choose_machine", lambda *_: machine)
     given = Options(["rte"], model=str(tiny_checkpoint), **{"method": "prompt"} | options)
-    backbone = eval.Backbone.load(given, Downloader(data_dir=tmp_path))
+    backbone = Backbone.load(given, Downloader(data_dir=tmp_path))
     assert backbone.t5.embedding.weight.dtype == torch.float32
     machine.quicken(backbone.t5, given)
     dtype = torch.bfloat16 if precision == "bf16" and not options else torch.float32

@@ -12,8 +12,8 @@ import pytest
 from runs import error_of, metrics_of, result_of, same_prompt
 
 import train
-from attempt.logs import WeightsAndBiases, figures_of
-from attempt.plan import Plan
+from attempt.runs.plan import Plan
+from attempt.training.logs import WeightsAndBiases, figures_of
 
 PROMPT = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--log-every", "2", "--eval-every", "4"]
 

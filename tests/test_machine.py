@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from attempt import machine
-from attempt.errors import AttemptError
-from attempt.machine import Machine, choose_machine, keep_memory
-from attempt.options import Options
+from attempt.command.options import Options
+from attempt.machine.device import Machine, choose_machine, keep_memory
+from attempt.machine.device import device as machine
 from model.config import T5Config
+from model.errors import AttemptError
 from model.fast import FusedAttention, QuickDropout, SequenceDropout
 from model.t5 import T5
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from runs import result_of
 
-from attempt.errors import AttemptError
 from data import metrics
 from data.download import Downloader
 from data.metrics import accuracy, f1, matthews, pearson, spearman
 from data.splits import paper_splits
 from data.tasks import GROUPS, TASKS, Example, Task, load_official
+from model.errors import AttemptError
 
 sklearn = pytest.importorskip("sklearn.metrics")
 stats = pytest.importorskip("scipy.stats")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attempt.optimizer import Adafactor
 from attempt.prompt import SoftPrompt
+from attempt.training.optimizer import Adafactor
 from model.decoding import generate
 from model.t5 import T5
 

@@ -32,8 +32,7 @@ from task_files import (
     wsc,
 )
 
-from attempt import build
-from attempt.errors import AttemptError
+from attempt.training import build
 from data.batches import TokenSet, batches
 from data.download import Downloader
 from data.files import json_lines
@@ -41,6 +40,7 @@ from data.questions import mrqa_rows
 from data.splits import official_splits, paper_splits
 from data.superglue import REMOTES, clean_highlights, clean_paragraph, find_span
 from data.tasks import GROUPS, SOURCES, TARGETS, TASKS, describe_tasks, expand, load_official
+from model.errors import AttemptError
 
 # name: rows per split, as the benchmarks describe them. SciTail's own count is 23,596 training pairs; 23,097,
 # which is seen elsewhere, is what a parser that minds quotes leaves of them.

@@ -10,11 +10,12 @@ from runs import error_of
 
 import eval
 import train
-from attempt import exchange, spot
-from attempt.command import OTHER_NAMES, new_parser
-from attempt.errors import AttemptError, meant, meant_path, nearest
+from attempt.compare import similarity
+from attempt.exchange import exchange
+from attempt.runs.parsing import OTHER_NAMES, new_parser
 from data.tasks import get_task
 from model.checkpoint import find_checkpoint
+from model.errors import AttemptError, meant, meant_path, nearest
 
 Main = Callable[[Sequence[str]], int]
 
@@ -110,8 +111,8 @@ def test_the_other_programs_name_what_was_meant(prompt_run: Path, capsys: pytest
         (["import", f"{prompt_run}x", "--model", "m", "--task", "t", "--out", "o"], f"(did you mean {prompt_run}?)"),
     ):
         assert expected in told(exchange.main, words, capsys)
-    assert "'token' (did you mean tokens?)" in told(spot.main, ["x", "--similarity", "token"], capsys)
-    assert f"(did you mean {prompt_run}?)" in told(spot.main, [f"{prompt_run}x"], capsys)
+    assert "'token' (did you mean tokens?)" in told(similarity.main, ["x", "--similarity", "token"], capsys)
+    assert f"(did you mean {prompt_run}?)" in told(similarity.main, [f"{prompt_run}x"], capsys)
 
 
 def test_models_are_named(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from runs import error_of
 from test_hub import COMMIT
 
 import train
-from attempt.errors import AttemptError, NotFound
 from data import hub
 from data.download import Downloader
 from model.checkpoint import check_folder, check_name, find_checkpoint, load_t5
 from model.decoding import generate
+from model.errors import AttemptError, NotFound
 
 FILES = ("config.json", "spiece.model", "model.safetensors")
 

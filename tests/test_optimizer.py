@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attempt.optimizer import Adafactor, learning_rate_factor
+from attempt.training.optimizer import Adafactor, learning_rate_factor
 
 FACTORED, WHOLE, VECTOR = (130, 200), (100, 192), (50,)  # 100 < 128: the papers' (100,768) is not factored
 

@@ -13,11 +13,12 @@ from runs import error_of
 
 import eval
 import train
-from attempt import exchange, spot
 from attempt.checkpoint import load_prompt, load_trained, save_prompt
-from attempt.exchange import import_run
+from attempt.compare import similarity
+from attempt.exchange import exchange
+from attempt.exchange.exchange import import_run
 from attempt.origin import Origin, fingerprint, is_fingerprint, origin_of_model
-from attempt.plan import Plan
+from attempt.runs.plan import Plan
 from model.checkpoint import load_t5
 from model.safetensors import read_safetensors
 
@@ -154,7 +155,7 @@ def test_added_sources_of_another_t5_are_told(
     assert "warning" not in capsys.readouterr().err
     assert eval.main([*asked, str(foreign)]) == 0
     assert f"warning: {foreign}" in capsys.readouterr().err
-    assert spot.main([str(prompt_run), "--target", str(foreign)]) == 0
+    assert similarity.main([str(prompt_run), "--target", str(foreign)]) == 0
     assert f"warning: {foreign}" in capsys.readouterr().err
 
 

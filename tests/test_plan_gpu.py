@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.kept import kept_runs
-from attempt.run import Run
+from attempt.runs.folder import Run
+from attempt.runs.kept import kept_runs
+from attempt.runs.parsing import parse
 from benchmarks.replication import __main__ as program
 from benchmarks.replication import plan_gpu, runner
 from benchmarks.replication.cells import Cell, cell
@@ -17,6 +16,7 @@ from benchmarks.replication.plan_gpu import GpuPlan, Lengths, predicted, steps_o
 from benchmarks.replication.store import kept_cells, unpacked
 from benchmarks.replication.workers import Workers
 from benchmarks.shapes import SHAPES, operations
+from model.errors import AttemptError
 
 DEMO = Path(runner.REPOSITORY, "demo", "checkpoint")
 SMALL = Lengths(2, 2, 2, 5, 2, 4, 32, "--device cpu --log-every 1 --splits official")

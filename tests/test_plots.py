@@ -16,10 +16,11 @@ from scipy.spatial.distance import squareform
 
 import eval
 import train
-from attempt import plots
 from attempt.checkpoint import load_sources
-from attempt.cluster import leaf_order
-from attempt.pictures import (
+from attempt.compare.records import Group, group, read_all
+from attempt.plots import plots
+from attempt.plots.cluster import leaf_order
+from attempt.plots.pictures import (
     AttentionMap,
     attention_map,
     attention_maps,
@@ -28,7 +29,6 @@ from attempt.pictures import (
     results,
     similarity_matrix,
 )
-from attempt.records import Group, group, read_all
 from attempt.spot import similarity
 
 pytestmark = pytest.mark.filterwarnings("error")  # of a picture that has no room, say
@@ -90,7 +90,7 @@ def test_a_prompt_that_all_seeds_start_from_is_one_setting(tmp_path: Path) -> No
 
 def test_a_name_below_a_picture_stands_whole(tmp_path: Path) -> None:
     """Two names may differ at their ends alone, or in their middles."""
-    from attempt.draw import drawn  # noqa: PLC0415 - needs the extra
+    from attempt.plots.draw import drawn  # noqa: PLC0415 - needs the extra
 
     for optimizer in ("adafactor", "adamw"):
         for length in (20, 100):
@@ -115,7 +115,7 @@ def test_parts_of_a_search_are_no_runs_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_attention_map_shows_means_and_instances() -> None:
-    from attempt.draw import drawn  # noqa: PLC0415 - needs the extra
+    from attempt.plots.draw import drawn  # noqa: PLC0415 - needs the extra
 
     draw = np.random.default_rng(0)
     weights = {task: draw.dirichlet([1, 2, 3], 50) for task in ("mrpc", "rte")}
@@ -138,7 +138,7 @@ def test_the_attention_map_shows_means_and_instances() -> None:
 
 
 def test_a_map_of_runs_has_the_best_steps_and_means_of_seeds(two: list[Group]) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     [picture] = attention_maps(two)
     np.testing.assert_allclose(picture.weights, [[0.7, 0.1, 0.2]])  # of step 10, qqp 0.6 and 0.8
@@ -149,7 +149,7 @@ def test_a_map_of_runs_has_the_best_steps_and_means_of_seeds(two: list[Group]) -
 
 
 def test_learning_curves_have_a_band_over_the_seeds(two: list[Group]) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     [picture] = learning_curves(two)
     score, loss = drawn(picture).axes
@@ -171,7 +171,7 @@ def test_learning_curves_have_a_band_over_the_seeds(two: list[Group]) -> None:
 
 
 def test_mixtures_over_training(two: list[Group]) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     [picture] = mixture_curves(two)
     lines = {line.get_label(): list(line.get_ydata()) for line in drawn(picture).axes[0].lines}
@@ -186,7 +186,7 @@ def test_losses_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
 
 
 def test_results_are_bars_with_deviations_and_every_run(two: list[Group]) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     [picture] = results(two, "test")
     ax = drawn(picture).axes[0]
@@ -201,7 +201,7 @@ def test_results_are_bars_with_deviations_and_every_run(two: list[Group]) -> Non
 
 
 def test_similarities_move_with_their_names() -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     values = np.array([[1, 0.1, 0.9], [0.1, 1, 0.2], [0.9, 0.2, 1]])
     picture = similarity_matrix(["a", "b", "c"], values, "average")
@@ -246,7 +246,7 @@ def test_without_matplotlib_there_is_text_and_advice(
 
 
 def test_names_are_drawn_as_they_are() -> None:
-    from attempt.draw import rendered  # noqa: PLC0415
+    from attempt.plots.draw import rendered  # noqa: PLC0415
 
     names = ["$x^", "<b>&", "名前", "\x00\n", "z" * 300]
     weights = np.full((1, 5), 0.2)
@@ -311,7 +311,7 @@ def test_no_program_loads_matplotlib_unasked() -> None:
 
 def drawn_lines(picture: object) -> list[tuple[object, ...]]:
     """Colour, marker and dash of each curve of the first panel; a constant answer is none."""
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     lines = [line for line in drawn(picture).axes[0].lines if line.get_label() != "constant answer"]  # type: ignore[arg-type]
     return [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines]
@@ -329,8 +329,8 @@ def test_no_two_of_28_curves_look_the_same(methods: list[str], tmp_path: Path) -
 
 
 def test_a_method_keeps_its_colour(tmp_path: Path) -> None:
-    from attempt.draw import COLOURS, drawn  # noqa: PLC0415
-    from attempt.report import METHODS  # noqa: PLC0415
+    from attempt.plots.draw import COLOURS, drawn  # noqa: PLC0415
+    from attempt.runs.report import METHODS  # noqa: PLC0415
 
     for methods in (["attempt", "bitfit"], ["prompt", "bitfit", "attempt"], ["bitfit"]):
         for method in methods:
@@ -347,7 +347,7 @@ def test_a_method_keeps_its_colour(tmp_path: Path) -> None:
 
 
 def test_a_constant_answer_is_drawn_and_told(tmp_path: Path) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     for folder in seeds(tmp_path):
         path = folder / "result.json"
@@ -370,7 +370,7 @@ def test_a_constant_answer_is_drawn_and_told(tmp_path: Path) -> None:
 
 
 def test_ticks_stand_where_evaluations_are(tmp_path: Path) -> None:
-    from attempt.draw import drawn  # noqa: PLC0415
+    from attempt.plots.draw import drawn  # noqa: PLC0415
 
     record_run(tmp_path / "few", {13: 60, 26: 61, 31: 62})
     record_run(tmp_path / "many", {13 * i: 60 + i for i in range(1, 30)}, task="rte")
@@ -381,7 +381,7 @@ def test_ticks_stand_where_evaluations_are(tmp_path: Path) -> None:
 
 
 def test_an_svg_is_on_white_unless_it_is_part_of_a_page(two: list[Group]) -> None:
-    from attempt.draw import rendered  # noqa: PLC0415
+    from attempt.plots.draw import rendered  # noqa: PLC0415
 
     [picture] = results(two, "test")
     first = rendered(picture, "svg").decode().partition('<g id="axes_1">')[0]

@@ -11,10 +11,14 @@ from runs import error_of, metrics_of, result_of
 
 import eval
 import train
-from attempt import compare, report_html
+from attempt.answering.answers import answer, instance_weights, show_pads
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import load_splits
 from attempt.checkpoint import load_prompt
-from attempt.machine import Machine
-from attempt.plan import Plan
+from attempt.compare import compare
+from attempt.machine.device import Machine
+from attempt.report_html import report_html
+from attempt.runs.plan import Plan
 from data.batches import bucketed
 from data.download import Downloader
 from model.safetensors import read_safetensors, safetensors_bytes
@@ -46,22 +50,22 @@ def test_pooled_padding_does_not_depend_on_the_batch(attempt_flags: list[str], t
     assert train.main([*attempt_flags, "--pool-pads", "--steps", "1", "--out", str(out)]) == 0
     options = Plan.read(out / "config.json")
     downloader = Downloader(data_dir=Path(options.data_dir or ""))
-    backbone = eval.Backbone.load(options, downloader)
-    split = eval.load_splits("rte", 0, ["dev"], options, downloader, backbone.tokenizer)["dev"]
+    backbone = Backbone.load(options, downloader)
+    split = load_splits("rte", 0, ["dev"], options, downloader, backbone.tokenizer)["dev"]
     prompt, _ = load_prompt(out)
-    eval.show_pads(backbone, prompt, options)
+    show_pads(backbone, prompt, options)
     G = prompt.attention
     assert G is not None and G.pad is not None and G.padded_length == 256  # the tasks'
     with torch.no_grad():
         for matrix in (G.down.weight, G.up.weight):
             matrix.normal_(generator=torch.Generator().manual_seed(0))  # so that texts do get different weights
-    whole = eval.instance_weights(backbone, prompt, split.tokens)
+    whole = instance_weights(backbone, prompt, split.tokens)
     for i in range(len(split.tokens)):
         ids = torch.tensor([split.tokens.source(i).tolist()])
         alone = prompt.weights(backbone.t5.embedding(ids), torch.ones_like(ids, dtype=torch.bool), torch.tensor([0]))
         assert torch.allclose(alone[0], whole[i], rtol=0, atol=1e-6)
     G.pool_pads = False
-    assert (eval.instance_weights(backbone, prompt, split.tokens) - whole).abs().max() > 1e-4  # the pads do count
+    assert (instance_weights(backbone, prompt, split.tokens) - whole).abs().max() > 1e-4  # the pads do count
 
 
 @pytest.mark.parametrize("pool", ["max", "centred"])
@@ -156,17 +160,17 @@ def test_the_weights_that_are_shown_are_those_that_answered(
     assert train.main([*attempt_flags, *flags]) == 0
     options = Plan.read(out / "config.json")
     downloader = Downloader(data_dir=Path(options.data_dir or ""))
-    backbone = eval.Backbone.load(options, downloader)
+    backbone = Backbone.load(options, downloader)
     backbone = dataclasses.replace(backbone, machine=Machine(torch.device("cpu"), precision, "for this test"))
-    split = eval.load_splits("cola", 1, ["dev"], options, downloader, backbone.tokenizer)["dev"]
+    split = load_splits("cola", 1, ["dev"], options, downloader, backbone.tokenizer)["dev"]
     prompt, _ = load_prompt(out)
-    eval.show_pads(backbone, prompt, options)
+    show_pads(backbone, prompt, options)
     assert prompt.attention is not None
     used: list[torch.Tensor] = []
     hook = prompt.attention.register_forward_hook(lambda module, inputs, output: used.append(output[:, :, 0]))
-    eval.answer(backbone, prompt, split.tokens, 2, 5)
+    answer(backbone, prompt, split.tokens, 2, 5)
     hook.remove()
     order = [i for rows in bucketed(split.tokens.lengths, 5, seed=None) for i in rows]
-    shown = eval.instance_weights(backbone, prompt, split.tokens)[order]
+    shown = instance_weights(backbone, prompt, split.tokens)[order]
     assert used[0].dtype == torch.float32 and len(used) == 3
     assert torch.allclose(torch.cat(used), shown, rtol=0, atol=1e-6)

@@ -6,8 +6,8 @@ from torch import Generator, Tensor
 
 from attempt import prompt as initial
 from attempt.attention import PromptAttention
-from attempt.errors import AttemptError
 from attempt.prompt import SoftPrompt
+from model.errors import AttemptError
 
 
 def seeded(seed: int = 0) -> Generator:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from attempt.checkpoint import BEST, FORMAT, PromptConfig, load_prompt, load_sources, save_prompt
-from attempt.errors import AttemptError
-from attempt.files import write_whole
 from attempt.prompt import SoftPrompt
+from model.errors import AttemptError
+from model.files import write_whole
 from model.safetensors import read_safetensors, safetensors_bytes
 
 L, D = 3, 8

@@ -13,10 +13,9 @@ from runs import error_of
 from scipy import stats
 
 import train
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.plan import NEWER
-from attempt.run import Run
+from attempt.runs.folder import Run
+from attempt.runs.parsing import parse
+from attempt.runs.plan import NEWER
 from benchmarks.replication import __main__ as program
 from benchmarks.replication import plan_base, plan_cpu, plan_gpu, pooling, runner, tables_gpu
 from benchmarks.replication.cells import Cell, cell, in_order
@@ -29,6 +28,7 @@ from benchmarks.replication.tables import TABLES
 from benchmarks.shapes import SHAPES, operations
 from data.download import Downloader
 from data.tasks import TASKS, expand
+from model.errors import AttemptError
 
 PLANS = {runner.KEPT: plan_cpu.plan(), runner.KEPT / "gpu": plan_gpu.GpuPlan().cells()}
 

@@ -10,7 +10,7 @@ from browser import CHROMIUM, Browser
 from recorded import record_run, seeds
 from runs import error_of
 
-from attempt import report_html
+from attempt.report_html import report_html
 
 pytestmark = pytest.mark.filterwarnings("error")  # of a picture that has no room, say
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)<'
@@ -194,7 +194,7 @@ def test_the_browser_would_tell(tmp_path: Path) -> None:
 
 def test_above_a_dozen_settings_each_has_a_small_picture(tmp_path: Path) -> None:
     """One picture of all of them would be unreadable, and as wide as they are many."""
-    from attempt.report_html import MOST  # noqa: PLC0415
+    from attempt.report_html.report_html import MOST  # noqa: PLC0415
 
     for i in range(MOST + 1):
         record_run(tmp_path / f"r{i}", {5: 40 + i, 10: 50 + i}, lr=0.01 * (i + 1), method="prompt")

@@ -9,10 +9,10 @@ import torch
 from hugging_face import COMMON, random_batch, random_state, save
 from torch import Tensor
 
-from attempt.errors import AttemptError
 from model.checkpoint import load_t5
 from model.config import ACTIVATIONS, ALIASES, FIXED, UNUSED, T5Config
 from model.decoding import generate
+from model.errors import AttemptError
 from model.fast import Forms, quicken
 from model.t5 import T5
 

@@ -15,13 +15,14 @@ from runs import error_of, metrics_of, result_of, same_prompt
 import eval
 import train
 from attempt import spot
+from attempt.answering.splits import Split
 from attempt.baselines import METHODS
-from attempt.build import SOURCES
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, save_prompt
-from attempt.options import Options
+from attempt.command.options import Options
 from attempt.prompt import SoftPrompt
-from attempt.series import candidates, early_prompt
-from attempt.trainer import Trainer
+from attempt.training.build import SOURCES
+from attempt.training.series import candidates, early_prompt
+from attempt.training.trainer import Trainer
 from data.download import Downloader
 from model.safetensors import read_safetensors
 
@@ -256,7 +257,7 @@ def test_spot_keeps_the_candidate_with_the_best_dev_score(
     """Of three candidates the second has the best dev score, the first and the third have better test scores."""
     chosen = {"rte": (10.0, 90.0), "mnli": (30.0, 20.0), "other": (20.0, 95.0)}
 
-    def scored(backbone: object, prompt: object, split: eval.Split, options: Any) -> Any:
+    def scored(backbone: object, prompt: object, split: Split, options: Any) -> Any:
         start = next((name for name in chosen if f"from-{name}" in options.out), "rte")
         value = chosen[start][split.name == "test"]
         metrics = {"matthews": value}
@@ -269,7 +270,7 @@ def test_spot_keeps_the_candidate_with_the_best_dev_score(
             "answers": {},
         }, []
 
-    monkeypatch.setattr(train, "score_split", scored)
+    monkeypatch.setattr("attempt.training.job.score_split", scored)
     other = tmp_path / "other_prompt.pt"
     torch.save(torch.randn(6, 32), other)
     flags = spot_flags([*sources[::2], str(other)], common, tmp_path / "s", "--early-prompt", sources[1])
@@ -540,7 +541,7 @@ def test_a_search_does_not_store_a_mirrors_password(
     sources: list[str], common: list[str], glue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = Downloader(data_dir=glue)
-    monkeypatch.setattr(train, "Downloader", lambda **_: files)
+    monkeypatch.setattr("attempt.answering.backbone.Downloader", lambda **_: files)
     flags = spot_flags(sources[:1], common, tmp_path / "s", "--early-prompt", sources[1])
     at = flags.index("--data-dir")
     assert train.main([*flags[:at], *flags[at + 2 :], "--mirror", "http://me:secret@127.0.0.1:9"]) == 0

@@ -12,10 +12,10 @@ from kill_runs import complete
 from runs import error_of, metrics_of, result_of, same_prompt
 
 import train
-from attempt.command import resumed
-from attempt.options import Options
-from attempt.plan import Plan
-from attempt.run import Run
+from attempt.command.options import Options
+from attempt.runs.folder import Run
+from attempt.runs.parsing import resumed
+from attempt.runs.plan import Plan
 
 FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
 

@@ -12,14 +12,19 @@ from runs import REPOSITORY, result_of
 import attempt
 import eval
 import train
-from attempt import compare, exchange, plots, report_html, source, spot
 from attempt.checkpoint import load_prompt, save_prompt
-from attempt.plan import Plan
+from attempt.command import source
+from attempt.compare import compare, similarity
+from attempt.exchange import exchange
+from attempt.plots import plots
+from attempt.report_html import report_html
+from attempt.runs.plan import Plan
 from data import token_cache
 from data.tasks import Example
+from model import files
 
 SMALL = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "4", "--eval-every", "2"]
-OTHER = "0" * source.DIGITS
+OTHER = "0" * files.DIGITS
 
 
 def test_a_result_names_the_code_it_is_of(prompt_run: Path) -> None:
@@ -36,28 +41,35 @@ def test_the_sum_changes_with_every_source_and_with_nothing_else(
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "sources"))
     for name in ("train.py", "eval.py"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    monkeypatch.setattr(source, "ROOT", tmp_path)
+    for module in (source, files):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     code_sum = source.code_sum.__wrapped__
     first = code_sum()
     assert first == source.code_sum() and re.fullmatch("[0-9a-f]{12}", first)
     (tmp_path / "model/notes.txt").write_text("x")
     (tmp_path / "model/t5.py").write_bytes((tmp_path / "model/t5.py").read_bytes().replace(b"\n", b"\r\n"))
-    for name in source.LOOKING:  # at runs
-        with open(tmp_path / f"attempt/{name}.py", "r+") as file:
-            file.seek(0, 2)
-            file.write("# edited\n")
+    for room in source.LOOKING:  # at runs
+        (tmp_path / f"attempt/{room}/new.py").write_text("# new\n")
     assert code_sum() == first
     seen = {first}
-    for name in ("model/t5.py", "attempt/attention.py", "data/metrics.py", "demo/pairs.py", "train.py", "eval.py"):
+    for name in (
+        "model/t5.py",
+        "attempt/attention.py",
+        "attempt/training/trainer.py",
+        "data/metrics.py",
+        "demo/pairs.py",
+        "train.py",
+        "eval.py",
+    ):
         with open(tmp_path / name, "a") as file:
             file.write("# edited\n")
         seen.add(code_sum())
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 def edited(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs as they are after an edit of the code."""
-    for module in ("attempt.plan", "attempt.series"):
+    for module in ("attempt.runs.plan", "attempt.training.series"):
         monkeypatch.setattr(sys.modules[module], "code_sum", lambda: OTHER)
 
 
@@ -87,7 +99,7 @@ def test_a_run_that_is_kept_after_an_edit_is_told(
 
 @pytest.mark.parametrize("code", [None, "x", {}, {"sums": None}])
 def test_a_result_of_before_is_of_another_code(code: object, prompt_run: Path, tmp_path: Path) -> None:
-    from attempt.series import code_of  # noqa: PLC0415 - beside the one test that asks it
+    from attempt.training.series import code_of  # noqa: PLC0415 - beside the one test that asks it
 
     assert code_of([{**result_of(prompt_run), "code": code}]) == ["unknown"]
 
@@ -129,12 +141,13 @@ def test_ids_are_made_anew_after_an_edit_of_what_makes_them(monkeypatch: pytest.
     told = ([Example("a", "b")], "vocabulary", 9, None, 1)
     before = token_cache.name_of(*told)
     assert before == token_cache.name_of(*told)
-    assert source.sum_of([REPOSITORY / "model/tokenizer.py"]) != source.sum_of([REPOSITORY / "data/batches.py"])
+    made_of = [{name: REPOSITORY / name} for name in ("model/tokenizer.py", "data/batches.py")]
+    assert files.sum_of(made_of[0]) != files.sum_of(made_of[1])
     monkeypatch.setattr(token_cache, "CODE", OTHER)
     assert token_cache.name_of(*told) != before
 
 
-@pytest.mark.parametrize("program", [train, eval, compare, plots, report_html, spot, exchange])
+@pytest.mark.parametrize("program", [train, eval, compare, plots, report_html, similarity, exchange])
 def test_every_program_tells_its_version(program: object, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         program.main(["--version"])  # type: ignore[attr-defined]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from glue_files import real_mirror
 
-from attempt.errors import AttemptError
 from data.download import Downloader
 from data.splits import official_splits, paper_splits, permutation, take, take_questions, take_shots
 from data.tasks import TASKS, Example, load_official
+from model.errors import AttemptError
 
 
 def examples(n: int, name: str) -> list[Example]:

@@ -10,8 +10,9 @@ import torch
 
 from attempt import spot
 from attempt.checkpoint import PromptConfig, save_prompt
-from attempt.errors import AttemptError
+from attempt.compare import similarity
 from attempt.prompt import SoftPrompt
+from model.errors import AttemptError
 
 GENERATOR = torch.Generator().manual_seed(0)
 A, B = torch.randn(5, 8, generator=GENERATOR), torch.randn(3, 8, generator=GENERATOR) + 0.5
@@ -73,7 +74,7 @@ def test_the_command_prints_and_saves_the_ranking(
     for ending in ("tsv", "json"):
         out = tmp_path / f"r.{ending}"
         arguments = [*files[1:], "--target", files[0], "--similarity", "tokens", "--save", str(out)]
-        assert spot.main(arguments) == 0
+        assert similarity.main(arguments) == 0
     rows = [line.split("\t") for line in (tmp_path / "r.tsv").read_text().splitlines()]
     printed = capsys.readouterr().out.splitlines()
     assert [line.split() for line in printed[:4]] == rows and rows[0] == ["source", "average", "tokens"]
@@ -90,11 +91,11 @@ def test_the_command_prints_and_saves_the_ranking(
 def test_the_target_is_not_ranked_among_the_others(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """runs/*-prompt-* has it too, under a path that may be written otherwise."""
     again = str(Path(files[0]).parent / "." / ".." / Path(files[0]).parent.name / Path(files[0]).name)
-    assert spot.main([*files, "--target", again]) == 0
+    assert similarity.main([*files, "--target", again]) == 0
     printed = capsys.readouterr().out
     assert sorted(line.split()[0] for line in printed.splitlines()[1:]) == ["mnli", "qqp", "sst2"]
     assert "1.0000" not in printed
-    assert spot.main([files[0], "--target", again]) == 2
+    assert similarity.main([files[0], "--target", again]) == 2
     assert "expected prompts besides the target, found it alone" in capsys.readouterr().err
 
 
@@ -111,13 +112,13 @@ def test_the_targets_own_run_is_not_ranked_under_another_name(
     (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(settings | {"num_transformer_submodules": 1}))
     torch.save({"prompt_embeddings": SOURCES[1].clone()}, tmp_path / "adapter/adapter_model.bin")
     for own in (tmp_path / target, (tmp_path / target).parent if "." in target else tmp_path / "rte/best.safetensors"):
-        assert spot.main([str(own), files[0], files[2], "--target", str(tmp_path / target)]) == 0
+        assert similarity.main([str(own), files[0], files[2], "--target", str(tmp_path / target)]) == 0
         rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
         assert sorted(rows[1:]) == ["mnli", "qqp"], own
 
 
 def test_the_command_prints_every_pair(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert spot.main(files) == 0
+    assert similarity.main(files) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["average", "mnli", "sst2", "qqp", "mnli-2"] and [row[0] for row in rows[1:]] == rows[0][1:]
     assert [float(row[i]) for i, row in enumerate(rows) if i] == [1.0] * 4
@@ -129,12 +130,12 @@ def test_prompts_of_another_model_are_refused(
 ) -> None:
     wide = str(tmp_path / "wide.safetensors")
     save_prompt(Path(wide), SoftPrompt(torch.ones(1, 5, 9)), PromptConfig("prompt", "x", ["rte"], [], "digits"))
-    assert spot.main([*files, "--target", wide]) == 2
+    assert similarity.main([*files, "--target", wide]) == 2
     assert "expected a prompt of width 8" in capsys.readouterr().err
-    assert spot.main([*files, wide]) == 2
+    assert similarity.main([*files, wide]) == 2
     assert "expected a source prompt of shape (5, 8)" in capsys.readouterr().err
     two = str(tmp_path / "two.safetensors")
     config = PromptConfig("prompt", "x", ["rte", "cola"], [], "digits")
     save_prompt(Path(two), SoftPrompt(torch.ones(2, 5, 8)), config)
-    assert spot.main([*files, "--target", two]) == 2
+    assert similarity.main([*files, "--target", two]) == 2
     assert "expected one prompt as the target, found rte, cola" in capsys.readouterr().err

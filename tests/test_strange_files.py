@@ -12,9 +12,9 @@ from test_exchange import compare
 from test_weights import entry, raw
 
 from attempt.checkpoint import load_sources
-from attempt.errors import AttemptError
 from attempt.foreign import read_foreign
 from model.checkpoint import load_t5
+from model.errors import AttemptError
 from model.safetensors import OTHERS, read_safetensors
 from model.tokenizer import Tokenizer
 

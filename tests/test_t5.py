@@ -11,10 +11,10 @@ import torch
 from hugging_face import COMMON, CONFIGS, oracle, random_batch, save, spread, state_of
 from torch import Tensor
 
-from attempt.errors import AttemptError
 from model.checkpoint import load_t5
 from model.config import T5Config
 from model.decoding import generate
+from model.errors import AttemptError
 from model.t5 import IGNORED, T5
 
 Pair = tuple[T5, Any]

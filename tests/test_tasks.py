@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from glue_files import HOST, MRPC, PAIR, QQP, ROWS, STSB, Folder, real_mirror
 
-from attempt.errors import AttemptError
 from data.download import Downloader
 from data.tasks import GRID, TASKS, get_task, load_official
+from model.errors import AttemptError
 
 # name: (train, dev); MNLI: (train, matched, mismatched). The counts of GLUE's own description.
 COMPLETE = {

@@ -7,9 +7,9 @@ import string
 
 import pytest
 
-from attempt.errors import AttemptError
 from data.metrics import macro_f1, normalize, plain, question_em, score, text_em, text_f1
 from data.tasks import TASKS, Example, Task
+from model.errors import AttemptError
 
 sklearn = pytest.importorskip("sklearn.metrics")
 

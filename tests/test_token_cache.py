@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from glue_files import HOST, MNLI_DEV, MNLI_TRAIN, write_checksums, zipped
 
-import eval
-from attempt.options import Options
+from attempt.answering.splits import load_splits
+from attempt.command.options import Options
 from data import token_cache
 from data.batches import TokenSet, batches
 from data.download import Downloader
@@ -311,7 +311,7 @@ def test_the_splits_of_a_large_task_are_kept_and_small_in_memory(
     loads = []
     for most in (12_000 * 1000 + (8 << 20), 12_000 * 900):  # bytes; lists of a chunk's ids are there the first time
         tracemalloc.start()
-        loads.append(eval.load_splits("mnli", 0, ("train", "dev", "test"), options, downloader, tokenizer))
+        loads.append(load_splits("mnli", 0, ("train", "dev", "test"), options, downloader, tokenizer))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         print("PEAK", peak)

@@ -9,8 +9,8 @@ import pytest
 from conftest import sentences
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from attempt.errors import AttemptError
 from model.config import T5Config
+from model.errors import AttemptError
 from model.tokenizer import Tokenizer
 
 TEXTS = [

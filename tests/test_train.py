@@ -12,14 +12,18 @@ from runs import error_of, metrics_of, result_of, same_prompt
 
 import eval
 import train
+from attempt.answering.answers import score_split
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import Split, load_splits
 from attempt.checkpoint import load_prompt
-from attempt.machine import Machine
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.command.options import Options
+from attempt.machine.device import Machine
 from attempt.prompt import SoftPrompt
-from attempt.run import Run
-from attempt.summary import training_lines
+from attempt.runs.folder import Run
+from attempt.runs.plan import Plan
+from attempt.training.summary import training_lines
 from data.batches import bucketed
+from data.download import Downloader
 
 
 def test_a_run_folder_holds_what_the_run_was_and_did(prompt_run: Path) -> None:
@@ -51,7 +55,7 @@ def test_of_several_tasks_the_mean_of_their_first_metrics_decides(
     """cb's first metric is its macro F1, squad's F1; each has a second one, which must not count."""
     dev = iter([(10.0, 20.0), (0.0, 36.0), (16.0, 18.0), (30.0, 4.0)])  # means 15, 18, 17, 17
 
-    def scored(backbone: object, prompt: object, split: eval.Split, options: Plan) -> Any:
+    def scored(backbone: object, prompt: object, split: Split, options: Plan) -> Any:
         if split.name == "dev" and split.task.name == "cb":
             scored.pair = next(dev)  # type: ignore[attr-defined]
         first = scored.pair[split.task.name == "squad"]  # type: ignore[attr-defined]
@@ -59,7 +63,7 @@ def test_of_several_tasks_the_mean_of_their_first_metrics_decides(
         return {"task": split.task.name, "split": split.name, "metrics": metrics, "invalid": 0.0, "examples": 1,
                 "answers": {}}, []  # fmt: skip
 
-    monkeypatch.setattr(train, "score_split", scored)
+    monkeypatch.setattr("attempt.training.job.score_split", scored)
     flags = ["--task", "cb", "squad", "--method", "prompt", "--splits", "official", "--steps", "4", "--eval-every", "1"]
     flags += ["--model", str(tiny_checkpoint), "--data-dir", str(every_task), "--device", "cpu", "--batch-size", "2"]
     assert train.main([*flags, "--prompt-length", "2", "--out", str(tmp_path / "run")]) == 0
@@ -127,16 +131,16 @@ def test_each_task_is_answered_with_its_own_prompt(attempt_flags: list[str], tmp
     out = tmp_path / "run"
     assert train.main([*attempt_flags, "--out", str(out)]) == 0
     plan = Plan.read(out / "config.json")
-    downloader = eval.Downloader(data_dir=Path(plan.data_dir or ""))
-    backbone = eval.Backbone.load(plan, downloader)
+    downloader = Downloader(data_dir=Path(plan.data_dir or ""))
+    backbone = Backbone.load(plan, downloader)
     prompt, _ = load_prompt(out)
     prompt.target.data[1] = torch.randn(6, 32) * 5
-    split = eval.load_splits("cola", 1, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
-    wrong = eval.load_splits("cola", 0, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
-    assert eval.score_split(backbone, prompt, split, plan)[1] != eval.score_split(backbone, prompt, wrong, plan)[1]
+    split = load_splits("cola", 1, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
+    wrong = load_splits("cola", 0, ["dev"], plan, downloader, backbone.tokenizer)["dev"]
+    assert score_split(backbone, prompt, split, plan)[1] != score_split(backbone, prompt, wrong, plan)[1]
     # also where the run has one for all, and the file that --checkpoint names one for each
     shared = dataclasses.replace(plan, shared_prompt=True)
-    given = eval.load_splits("cola", 1, ["dev"], shared, downloader, backbone.tokenizer)["dev"]
+    given = load_splits("cola", 1, ["dev"], shared, downloader, backbone.tokenizer)["dev"]
     assert given.tokens.tasks.tolist() == split.tokens.tasks.tolist()
 
 
@@ -451,7 +455,7 @@ def test_a_prompt_to_start_from_is_read_once_and_needed_no_longer_when_the_run_g
 ) -> None:
     first, read, load = tmp_path / "first.safetensors", [], train.given_prompts.__globals__["load_prompts"]
     first.write_bytes((prompt_run / "best.safetensors").read_bytes())
-    monkeypatch.setattr("attempt.build.load_prompts", lambda path: read.append(path) or load(path))
+    monkeypatch.setattr("attempt.training.build.load_prompts", lambda path: read.append(path) or load(path))
     flags = ["--task", "rte", "cola", "--method", "prompt", "--init", str(first), "--steps", "2"]
     job = train.prepare(train.parse([*flags, "--out", str(tmp_path / "run"), *common]).options)
     assert read == [first] and torch.equal(job.trainer.trained.prompt.target[1], load(first)[0][0])
@@ -475,7 +479,9 @@ def test_prompts_stay_fp32_under_autocast_and_learn(
     attempt_flags: list[str], precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the refusal of slow precisions on the CPU is not what is tested here
-    monkeypatch.setattr(eval, "choose_machine", lambda *_: Machine(torch.device("cpu"), precision, "test"))
+    monkeypatch.setattr(
+        "attempt.answering.backbone.choose_machine", lambda *_: Machine(torch.device("cpu"), precision, "test")
+    )
     job = train.prepare(train.parse([*attempt_flags, "--steps", "3", "--out", str(tmp_path / "run")]).options)
     trainer, prompt = job.trainer, job.trainer.trained
     assert isinstance(prompt, SoftPrompt)

@@ -10,6 +10,8 @@ from task_files import FIRST, SUPER, Files, both, lines, passage, squad
 
 import eval
 import train
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import load_splits
 from data.download import Downloader
 from data.tasks import GROUPS, TASKS
 from model.checkpoint import NAMES
@@ -53,8 +55,8 @@ def test_free_text_answers_may_be_as_long_as_the_longest_training_answer(root: P
     common = ["--model", str(tiny_checkpoint), "--device", "cpu", "--data-dir", str(root)]
     for more in ([], ["--train-examples", "1"], ["--max-target-length", "7"]):
         options = train.parse(["--task", "squad", "--splits", "official", *common, *more]).options
-        tokenizer = eval.Backbone.load(options, Downloader(data_dir=root)).tokenizer
-        splits = eval.load_splits("squad", 0, ["train", "dev"], options, Downloader(data_dir=root), tokenizer)
+        tokenizer = Backbone.load(options, Downloader(data_dir=root)).tokenizer
+        splits = load_splits("squad", 0, ["train", "dev"], options, Downloader(data_dir=root), tokenizer)
         text = ("the long report of John Smith in Warsaw, in 1984, " * 3).strip()
         longest = 7 if "--max-target-length" in more else 1 + len(tokenizer.encode_batch([text])[0])
         assert {split.answer_length for split in splits.values()} == {longest}

@@ -17,14 +17,14 @@ from runs import error_of, metrics_of, result_of, same_prompt
 import eval
 import train
 from attempt.checkpoint import load_prompt
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.plan import Plan
+from attempt.runs.parsing import parse
+from attempt.runs.plan import Plan
 from data import user
 from data.download import Downloader
 from data.splits import official_splits, paper_splits
 from data.tasks import STYLES, TASKS, Task, check_labels, load_official
 from data.user import UserFiles, labels_of, read_rows, user_task
+from model.errors import AttemptError
 from model.tokenizer import Tokenizer
 
 QA = UserFiles("train", "dev", None, ("question", "context"), "answer")
@@ -380,7 +380,7 @@ def test_what_the_answers_are_is_decided_once(common: list[str], tmp_path: Path,
     assert "mine dev: accuracy" in capsys.readouterr().out
     # a run of before plans told it goes by its training file alone
     config = json.loads((run / "config.json").read_text())
-    del config["text_scores"]
+    del config["text_scores"], config["formats"]
     (run / "config.json").write_text(json.dumps({**config, "answers": None}))
     assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
     assert "mine test: f1 " in capsys.readouterr().out

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from attempt.attention import VARIANTS, PromptAttention
-from attempt.build import new_prompt
 from attempt.checkpoint import PromptConfig, load_prompt, save_prompt
-from attempt.command import parse
-from attempt.errors import AttemptError
-from attempt.plan import Plan
 from attempt.prompt import SoftPrompt
+from attempt.runs.parsing import parse
+from attempt.runs.plan import Plan
+from attempt.training.build import new_prompt
+from model.errors import AttemptError
 
 LENGTHS, D, L = [5, 2, 7, 3], 8, 3
 

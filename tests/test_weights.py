@@ -13,9 +13,9 @@ import torch
 from hugging_face import CONFIGS, FORMS, random_batch, random_state, save
 from torch import Tensor
 
-from attempt.errors import AttemptError, NotFound
 from model.checkpoint import WEIGHT_FILES, find_checkpoint, hugging_face_names, load_t5, read_torch
 from model.config import T5Config
+from model.errors import AttemptError, NotFound
 from model.safetensors import read_safetensors, safetensors_bytes
 from model.t5 import T5
 

@@ -12,10 +12,13 @@ from runs import error_of, metrics_of, result_of
 
 import eval
 import train
+from attempt.answering.answers import mixture_weights
+from attempt.answering.backbone import Backbone
+from attempt.answering.splits import Split, load_splits
 from attempt.baselines import TunedWeights
 from attempt.checkpoint import load_prompt, save_prompt
-from attempt.command import parse
 from attempt.prompt import SoftPrompt
+from attempt.runs.parsing import parse
 from data.batches import Batch
 from data.download import Downloader
 from model.t5 import T5
@@ -51,7 +54,7 @@ def test_the_log_shows_each_tasks_own_mixture(attempt_flags: list[str], tmp_path
         prompt.target[1] = 40 * torch.randn(prompt.target[1].shape, generator=torch.Generator().manual_seed(0))
     for number, task in enumerate(job.splits):
         tokens = task["dev"].tokens
-        found, _ = eval.mixture_weights(job.backbone, prompt, tokens)
+        found, _ = mixture_weights(job.backbone, prompt, tokens)
         weights = []
         for i in range(len(tokens)):
             E = job.backbone.t5.embedding(torch.tensor(tokens.source(i).tolist()))[None]
@@ -74,7 +77,7 @@ def test_answers_may_be_as_long_as_the_task_allows(
         lengths.append(max_length)
         return ids[:, :1]
 
-    monkeypatch.setattr(eval, "generate", generate)
+    monkeypatch.setattr("attempt.answering.backbone.generate", generate)
     flags = ["--task", "squad", "--method", "prompt", "--splits", "official", "--model", str(tiny_checkpoint)]
     flags += ["--data-dir", str(every_task), "--device", "cpu", "--steps", "1", "--max-target-length", "37"]
     assert train.main([*flags, "--out", str(tmp_path / "run")]) == 0
@@ -88,7 +91,7 @@ def test_the_attention_network_has_a_rate_of_its_own(attempt_flags: list[str], t
     assert [(group["name"], group["lr"]) for group in groups] == [("prompt", 0.3), ("attention", 0.1)]
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     assert sizes == [2 * 6 * 32, 2 * 100 * 32 + 2 * 32]
-    train.summarize(job)
+    job.summarize()
     assert "prompt 384 (lr 0.3), attention 6,464 (lr 0.1)" in capsys.readouterr().out
     job.trainer.train_step(train.collate(job.tokens, [0, 1]))
     assert [group["lr"] for group in groups] == [0.3, 0.1]
@@ -131,13 +134,13 @@ def test_examples_to_score_do_not_tear_questions_apart(every_task: Path, tiny_ch
     ]
     options = train.parse([*flags, "--device", "cpu"]).options
     downloader = Downloader(data_dir=every_task)
-    tokenizer = eval.Backbone.load(options, downloader).tokenizer
-    whole = eval.load_splits("multirc", 0, ["dev"], options, downloader, tokenizer)["dev"].examples
+    tokenizer = Backbone.load(options, downloader).tokenizer
+    whole = load_splits("multirc", 0, ["dev"], options, downloader, tokenizer)["dev"].examples
     sizes = {group: [e.group for e in whole].count(group) for group in {e.group for e in whole}}
     assert max(sizes.values()) > 1
     for count in range(2, 5):
         some = dataclasses.replace(options, eval_examples=count)
-        taken = eval.load_splits("multirc", 0, ["dev"], some, downloader, tokenizer)["dev"].examples
+        taken = load_splits("multirc", 0, ["dev"], some, downloader, tokenizer)["dev"].examples
         groups = [e.group for e in taken]
         assert 0 < len(taken) <= count and all(groups.count(group) == sizes[group] for group in groups)
 
@@ -166,7 +169,7 @@ def test_the_best_checkpoint_is_the_one_that_is_tested(
 ) -> None:
     dev, tested = iter([10.0, 30.0, 20.0]), []
 
-    def scored(backbone: object, prompt: SoftPrompt, split: eval.Split, options: object) -> Any:
+    def scored(backbone: object, prompt: SoftPrompt, split: Split, options: object) -> Any:
         if split.name == "test":
             tested.append(prompt.target.detach().clone())
         value = next(dev) if split.name == "dev" else 1.0
@@ -180,7 +183,7 @@ def test_the_best_checkpoint_is_the_one_that_is_tested(
             "answers": {},
         }, []
 
-    monkeypatch.setattr(train, "score_split", scored)
+    monkeypatch.setattr("attempt.training.job.score_split", scored)
     flags = ["--task", "cola", "--method", "prompt", "--steps", "6", "--eval-every", "2", "--prompt-length", "3"]
     assert train.main([*flags, *common, "--out", str(tmp_path / "run")]) == 0
     best, last = (load_prompt(tmp_path / f"run/{name}.safetensors")[0].target for name in ("best", "last"))
@@ -379,7 +382,7 @@ def test_out_of_memory_is_a_line_wherever_it_happens(
     def full(*_: Any) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
 
-    monkeypatch.setattr(eval.Backbone, "load", full)
+    monkeypatch.setattr(Backbone, "load", full)
     flags = ["--task", "cola", "--method", "prompt", "--dry-run", *common]
     for program, words in ((eval, ["--run", str(prompt_run), "--device", "cpu"]), (train, flags)):
         assert program.main(words) == 2

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from attempt.errors import AttemptError, exit_status
-from attempt.flags import Parser, number, positive
-from attempt.report import table
+from attempt.command.flags import Parser, number, positive
+from attempt.runs.report import table
 from benchmarks.replication import plan_base, plan_cpu, plan_gpu
 from benchmarks.replication.cells import Cell
 from benchmarks.replication.chance import keep_chance
@@ -17,6 +16,7 @@ from benchmarks.replication.documents import write_tables
 from benchmarks.replication.pace import Measured, Pace
 from benchmarks.replication.runner import KEPT, Place, check, chosen, log_of, run_cells
 from benchmarks.replication.workers import Workers
+from model.errors import AttemptError, exit_status
 
 PLANS = ("cpu", "gpu", "base")
 

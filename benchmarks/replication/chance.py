@@ -5,14 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attempt.command import parse
-from attempt.files import write_whole
-from attempt.options import Options
+from attempt.command.options import Options
+from attempt.runs.parsing import parse
 from benchmarks.replication.cells import Cell
 from data.download import Downloader
 from data.metrics import score
 from data.splits import paper_splits, take_questions
 from data.tasks import get_task, load_official
+from model.files import write_whole
 
 CHANCE = "chance.json"
 

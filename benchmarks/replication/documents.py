@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attempt.errors import AttemptError
-from attempt.files import write_whole
 from benchmarks.replication import plan_base, tables, tables_gpu
 from benchmarks.replication.results import Kept
 from benchmarks.timing import markdown
+from model.errors import AttemptError
+from model.files import write_whole
 
 GPU_SCRIPT = "gpu.sh"
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -8,12 +8,12 @@ import shlex
 from dataclasses import dataclass
 
 from attempt import baselines
-from attempt.command import Command, parse
-from attempt.errors import AttemptError
-from attempt.options import Options
-from attempt.plan import Plan
+from attempt.command.options import Options
+from attempt.runs.parsing import Command, parse
+from attempt.runs.plan import Plan
 from benchmarks.shapes import SHAPES, operations
 from data.tasks import expand
+from model.errors import AttemptError
 
 MEASURED = {32: 0.01504, 128: 0.04028}  # seconds of a step of so many examples, medians of 5
 OPERATIONS = {batch: batch * operations(SHAPES["t5-base"], 100, 40, 2, backward=True) for batch in MEASURED}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from attempt import baselines
-from attempt.command import parse
-from attempt.options import Options
+from attempt.command.options import Options
+from attempt.runs.parsing import parse
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.plan_base import SIZES
 from benchmarks.shapes import SHAPES, operations

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attempt.report import figure
-from attempt.significance import paired_t
+from attempt.compare.significance import paired_t
+from attempt.runs.report import figure
 from benchmarks.replication.results import NOT_RUN
 
 FIGURES = "pooling.jsonl"

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attempt.checkpoint import load_prompts
-from attempt.errors import AttemptError
-from attempt.files import held, write_whole
-from attempt.run import Run
+from attempt.runs.folder import Run
 from attempt.spot import SIMILARITIES, similarity
 from benchmarks.replication.cells import DATA, RUNS, Cell, folder
 from benchmarks.replication.pace import Pace
 from benchmarks.replication.store import Line, append_cell, kept_cells, packed
 from benchmarks.replication.workers import Workers
+from model.errors import AttemptError
+from model.files import held, write_whole
 from model.safetensors import read_safetensors, safetensors_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""The kept cells: a JSON line each (attempt/kept.py), in one file for each part of the plan.
+"""The kept cells: a JSON line each (attempt/runs/kept.py), in one file for each part of the plan.
 
 A cell has its command, and config, curve, result and log of its run, of some runs `similarities`; where the run failed,
 `failed` has the line that it ended with, and there is no result.
@@ -11,8 +11,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from attempt.errors import AttemptError
-from attempt.kept import is_kept, kept_runs
+from attempt.runs.kept import is_kept, kept_runs
+from model.errors import AttemptError
 
 Line = dict[str, Any]
 

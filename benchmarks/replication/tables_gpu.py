@@ -4,7 +4,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 
-from attempt.significance import paired_t
+from attempt.compare.significance import paired_t
 from benchmarks.replication.plan_gpu import FIRST, OTHERS, SEEDS, SOURCES, GpuPlan
 from benchmarks.replication.results import NOT_RUN, Kept, Result, figure
 from benchmarks.replication.store import unpacked

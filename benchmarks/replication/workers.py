@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 
 import train
-from attempt.errors import AttemptError
+from model.errors import AttemptError
 
 FAULT = 1  # the status of a run that ended with what is no AttemptError; its log has all of it
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attempt.attention import PromptAttention
 from attempt.checkpoint import load_sources
-from attempt.optimizer import Adafactor
+from attempt.training.optimizer import Adafactor
 from model.checkpoint import load_t5
 from model.t5 import T5
 
