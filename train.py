@@ -139,15 +139,16 @@ def prepare(options: Options) -> Job:
 
 def planned(options: Options, splits: list[dict[str, Split]], prompts: Tensor | None) -> Plan:
     """The options with nothing left open: the data's size decides the steps, prompts (...,L,D) the prompt's length."""
+    formats = {task["train"].task.name: task["train"].format(options) for task in splits}
     if isinstance(options, Plan):
-        return options.going_on()
+        return replace(options.going_on(), formats=formats)
     examples = options.epoch_examples([len(task["train"].examples) for task in splits])
     length = None if prompts is None else prompts.size(1)
     kinds = {
         "text" if task["train"].task.free_text else "labels" for task in splits if task["train"].task.split == "given"
     }
     kind = "both" if len(kinds) > 1 else next(iter(kinds), None)
-    return Plan.complete(options, examples, length, kind)
+    return replace(Plan.complete(options, examples, length, kind), formats=formats)
 
 
 def train(job: Job, signals: Signals) -> None:

@@ -56,11 +56,12 @@ class UserFiles:
         return (*self.fields, self.target, *([self.task[0]] if self.task else []))
 
 
-def user_task(name: str, files: UserFiles) -> Task:
+def user_task(name: str, files: UserFiles, known: Sequence[str] | None = None) -> Task:
     """The task of these files. Raises AttemptError naming the file and line of a bad row.
 
     Its labels are the training file's targets, sorted: accuracy and macro F1; free-text answers: F1 and EM, whose
     names say how texts are compared.
+    known: the labels of a finished run (none: free text), for which the training file need no longer be there.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise AttemptError(f"--task: expected a name of letters, digits, '_', '.' and '-', found {name!r}")
@@ -70,10 +71,10 @@ def user_task(name: str, files: UserFiles) -> Task:
         raise AttemptError(
             f"--source-field, --target-field, --task-field: expected each column once, found {', '.join(repeated)}"
         )
-    labels = _labels(files, (_stamp(files.train), _stamp(files.dev)))
+    labels = tuple(known) if known is not None else _labels(files, (_stamp(files.train), _stamp(files.dev)))
     texts = ("f1", "em") if files.text_scores == "squad" else ("plain_f1", "plain_em")
     metrics = ("accuracy", "macro_f1") if labels else texts
-    read = partial(_read_splits, files, labels)
+    read = partial(_read_splits, files, labels, known is not None)
     return Task(name, files.fields, labels, metrics, "given", labels, read, free_text=not labels)
 
 
@@ -132,13 +133,21 @@ def kind_of(train: Sequence[str], read_dev: Callable[[], Sequence[str]], files: 
     )
 
 
-def _read_splits(files: UserFiles, labels: tuple[str, ...], name: str, fetch: Fetch) -> dict[str, list[Row]]:
-    """Every file's rows. Raises AttemptError at a label that the training file does not have."""
-    paths = {"train": files.train, "dev": files.dev, "test": files.test}
-    splits = {split: read_rows(path, files) for split, path in paths.items() if path is not None}
+def _read_splits(
+    files: UserFiles, labels: tuple[str, ...], finished: bool, name: str, fetch: Fetch
+) -> dict[str, list[Row]]:
+    """Every file's rows. Raises AttemptError at a label that the training file does not have.
+
+    finished: only the test file must be there, or the dev file that serves as it.
+    """
+    paths = {"train": files.train, "dev": files.dev, **({"test": files.test} if files.test is not None else {})}
+    if finished:
+        last = list(paths)[-1]
+        paths = {split: path for split, path in paths.items() if split == last or Path(path).is_file()}
+    splits = {split: read_rows(path, files) for split, path in paths.items()}
     tell_twins(files.train, labels)
     for split, path in paths.items():
-        if path is not None and is_tsv(path):
+        if is_tsv(path):
             tell_quotes(path, splits[split])
     known = set(labels)
     for row in (row for rows in splits.values() for row in rows):
@@ -186,9 +195,8 @@ def is_tsv(path: Path | str) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(".tsv")
 
 
-def read_rows(name: str, files: UserFiles) -> list[Row]:
-    """The rows of one file: the source fields and the target, stripped."""
-    path = Path(name)
+def cells_of(path: Path, columns: tuple[str, ...]) -> Cells:
+    """The wanted cells of each row of a file, stripped, as they are read."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     if ending not in ENDINGS:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
@@ -196,12 +204,17 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
         raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
     lines = _lines(path)
     if ending == ".jsonl":
-        cells = _json_cells(lines, files.columns)
+        cells = _json_cells(lines, columns)
     else:
-        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), files.columns, path)
-    rows, others = [], set()
+        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), columns, path)
     for where, values in cells:
-        texts = [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
+        yield where, [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
+
+
+def read_rows(name: str, files: UserFiles) -> list[Row]:
+    """The rows of one file: the source fields and the target, stripped."""
+    path, rows, others = Path(name), list[Row](), set()
+    for where, texts in cells_of(path, files.columns):
         if files.task and (task := texts.pop()) != files.task[1]:
             others.add(task)
             continue

@@ -5,6 +5,7 @@ import random
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,22 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER"):  # two threads in each of two processes are several times slower than one
         torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"
-    config.addinivalue_line("markers", "gpu: wants a CUDA GPU; python -m pytest -m gpu runs these alone")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.option.markexpr == "not long":
+        return "left out: the tests that take long by their nature; python -m pytest -n 2 -m long runs them"
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each process begins with whole files, so that most of what a file shares is made once, and ends with the other's."""
+    if config.getvalue("dist") != "load":
+        return None  # chosen on the command line
+    from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - there is none without pytest-xdist
+
+    return WorkStealingScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

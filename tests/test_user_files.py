@@ -380,7 +380,7 @@ def test_what_the_answers_are_is_decided_once(common: list[str], tmp_path: Path,
     assert "mine dev: accuracy" in capsys.readouterr().out
     # a run of before plans told it goes by its training file alone
     config = json.loads((run / "config.json").read_text())
-    del config["text_scores"]
+    del config["text_scores"], config["formats"]
     (run / "config.json").write_text(json.dumps({**config, "answers": None}))
     assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
     assert "mine test: f1 " in capsys.readouterr().out

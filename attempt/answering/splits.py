@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from attempt.command.options import Options
 from attempt.runs.plan import Plan
@@ -25,6 +26,15 @@ class Split:
     tokens: TokenSet
     answer_length: int
     """Tokens that an answer may have, EOS included."""
+
+    def format(self, options: Options) -> dict[str, Any]:
+        """What a finished run needs to know of its task, as its config.json holds it (attempt/runs/plan.py)."""
+        return {
+            "fields": list(self.task.fields),
+            "labels": self.task.label_texts(options.labels),
+            "source_tokens": options.max_source_length or self.task.max_source,
+            "answer_tokens": self.answer_length,
+        }
 
 
 def check_answers(task: Task, options: Options) -> None:
@@ -58,7 +68,9 @@ def find_task(name: str, options: Options) -> Task:
     answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
     own = None if options.task_field is None else (options.task_field, name)
     answers = None if answers == "both" else answers
-    return user_task(name, UserFiles(*paths, *columns, answers, options.text_scores or "plain", own))
+    known = options.formats.get(name) if isinstance(options, Plan) else None
+    files = UserFiles(*paths, *columns, answers, options.text_scores or "plain", own)
+    return user_task(name, files, None if known is None else known["labels"])
 
 
 def load_splits(
@@ -69,14 +81,20 @@ def load_splits(
     check_answers(task, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
+    known = options.formats.get(name) if isinstance(options, Plan) else None
     if task.free_text:  # it has no longest label: its longest training answer is long enough
-        texts = list({example.target for example in splits["train"]})
+        texts = [] if known else list({example.target for example in splits["train"]})
     else:
         texts = task.label_texts(options.labels)
         check_labels(task, texts, tokenizer.encode_batch, tokenizer.decode, options.answer_by == "generate")
-    answer_length = options.max_target_length or 1 + max(map(len, tokenizer.encode_batch(texts)), default=0)
+    longest = known["answer_tokens"] if known else 1 + max(map(len, tokenizer.encode_batch(texts)), default=0)
+    answer_length = options.max_target_length or longest
     loaded = {}
     for split in names:
+        if split not in splits:
+            raise AttemptError(
+                f"--split {split}: expected the run's {split} file, found none; name it by --{split}-file"
+            )
         examples = splits[split]
         if split != "train" and options.eval_examples:
             examples = take_questions(examples, options.eval_examples, options.data_seed)

@@ -61,3 +61,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     return exit_status("python -m attempt.spot", lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -17,11 +18,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.fsdp  # once a group is there, its functions' defaults would keep that to the very end
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import debug
 
 from model.errors import AttemptError, Interrupted
 
@@ -82,6 +81,9 @@ def together(work: Callable[[], None], advice: str) -> None:
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
+    # it takes seconds, and once a group is there, its functions' defaults would keep that to the very end
+    import torch.distributed.fsdp  # noqa: PLC0415
+
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -100,6 +102,7 @@ def _leave() -> None:
     """
     global _store, _patient  # noqa: PLW0603
     wait_for_all()
+    debug = sys.modules.get("torch.distributed.tensor.debug")
     if forget := getattr(debug, "_clear_sharding_prop_cache", None):
         forget()
     gc.collect()

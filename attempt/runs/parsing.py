@@ -9,11 +9,11 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import AttemptError, meant_path
 from attempt.command.flags import Parser, seed_number
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
-from attempt.runs.plan import FLAGS, Plan, left_open, sums_of
 from attempt.runs.folder import Run
+from attempt.runs.plan import FLAGS, Plan, left_open, sums_of
+from model.errors import AttemptError, meant_path
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}
@@ -282,7 +282,9 @@ def followed(plan: Plan, given: dict[str, Any]) -> Plan:
     """A changed plan with what follows: the attention's rate is --lr's where no other was asked for, now or before."""
     asked = left_open({*plan.asked, *given})
     rate = plan.lr if "lr" in given and "attention_lr" not in asked else plan.attention_lr
-    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums_of(plan))
+    sums = sums_of(plan)
+    formats = plan.formats if sums == plan.sums else {}  # of other files they may be others
+    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums, formats=formats)
 
 
 def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:

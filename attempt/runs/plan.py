@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
-from model.errors import AttemptError, briefly, meant_path
-from model.files import sha256_of
-from attempt.runs.kept import text_of
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.command.source import code_sum
+from attempt.runs.kept import text_of
+from model.errors import AttemptError, briefly, meant_path
+from model.files import sha256_of
 
 # What a file of a run of before may lack: such a run had the default, or it changes nothing.
 NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
@@ -27,7 +27,12 @@ NEWER |= {
     "task_field": None,
     "ignore_added_tokens": False,
     "pool": "max",
+    "formats": {},
+    "where": "",
 }
+# What a run's answers need of a task, should its files be gone by then: the values' kinds.
+FORMAT: dict[str, type] = {"fields": list, "labels": list, "source_tokens": int, "answer_tokens": int}
+PATHS = ("model", "data_dir", "train_file", "dev_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ class Plan(Options):
     """The user's own files: "train_file SHA-256" and so on."""
     code: list[str] = field(default_factory=list)
     """The sums over the program's sources that its steps were computed with (attempt/command/source.py)."""
+
+    formats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each task its fields, its labels as they are written (none: free text), the most tokens of text and answer,
+    EOS included."""
+    where: str = ""
+    """The folder that relative paths start from."""
 
     @classmethod
     def complete(cls, options: Options, examples: int, source_length: int | None, answers: str | None = None) -> "Plan":
@@ -82,7 +93,7 @@ class Plan(Options):
             "text_scores": "plain",
         }
         given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-        made = {"asked": left_open(given), "sums": sums_of(options), "code": [code_sum()]}
+        made = {"asked": left_open(given), "sums": sums_of(options), "code": [code_sum()], "where": os.getcwd()}
         return cls(**{**derived, **given, "steps": steps, **made})
 
     def going_on(self) -> "Plan":
@@ -91,6 +102,14 @@ class Plan(Options):
             return self
         print("note       the code has changed since the run was started; from here on it is the new one", flush=True)
         return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
+
+    def located(self) -> "Plan":
+        """With paths that are found from any folder: the relative ones start where the run was started."""
+        if not self.where or self.where == os.getcwd():
+            return self
+        places = {name: Path(self.where, path) for name in PATHS if (path := getattr(self, name))}
+        there: dict[str, Any] = {name: str(place) for name, place in places.items() if place.exists()}
+        return dataclasses.replace(self, **there)
 
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
@@ -133,7 +152,9 @@ class Plan(Options):
 
     @staticmethod
     def _check_kind(name: str, value: object, hint: Any) -> None:
-        if get_origin(hint) is list:
+        if get_origin(hint) is dict:
+            good = isinstance(value, dict) and all(map(is_format, value.values()))
+        elif get_origin(hint) is list:
             good = isinstance(value, list) and all(isinstance(item, str) for item in value)
         else:
             kinds = get_args(hint) or (hint,)  # int | None, or int
@@ -141,6 +162,13 @@ class Plan(Options):
         if not good:
             raise ValueError(f"{name}: {value!r}")
         check_value(name, value)
+
+
+def is_format(value: object) -> bool:
+    """Whether it is an entry of `formats`."""
+    if not isinstance(value, dict) or {name: type(one) for name, one in value.items()} != FORMAT:
+        return False
+    return all(isinstance(text, str) for text in (*value["fields"], *value["labels"]))
 
 
 def left_open(given: Container[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What a run is asked for and what it leaves: its plan, its folder, its figures in words."""
