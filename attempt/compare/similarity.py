@@ -1,5 +1,6 @@
 """Similarities of prompts in a table: python -m attempt.spot (attempt/spot.py has the measures)."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -81,8 +81,9 @@ def together(work: Callable[[], None], advice: str) -> None:
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
-    # it takes seconds, and once a group is there, its functions' defaults would keep that to the very end
+    # they take seconds, and once a group is there, their functions' defaults would keep that to the very end
     import torch.distributed.fsdp  # noqa: PLC0415
+    import torch.distributed.tensor.debug  # noqa: PLC0415
 
     cuda = torch.cuda.is_available()
     if cuda:
