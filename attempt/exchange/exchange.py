@@ -213,7 +213,7 @@ def _parser() -> Parser:
     add("--source-prompts", default=[], nargs="+", metavar="PATH", help="the mixture's sources, in the run's order")
     add("--prompt-length", type=positive, metavar="N", help="rows in use, for adapters that do not say")
     add("--labels", default="digits", choices=["digits", "words"], help="how answers are written (default: digits)")
-    add("--temperature", type=above_zero, metavar="T", help="of the mixture (default: the file's, else D*e)")
+    add("--temperature", type=above_zero, metavar="X", help="of the mixture (default: the file's, else D*e)")
     add("--pool-pads", action="store_true", help="let G see the padding, as the authors' program does")
     return parser
 
