@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from attempt.machine import distributed
 from attempt.checkpoint import BEST, LAST
+from attempt.command.options import Options
+from attempt.machine import distributed
+from attempt.runs.kept import is_there, text_of
+from model.checkpoint import read_torch
 from model.errors import AttemptError
 from model.files import LOCK, held, sync_folder, write_whole
-from attempt.runs.kept import is_there, text_of
-from attempt.command.options import Options
-from model.checkpoint import read_torch
 
 
 class Run:

@@ -9,11 +9,11 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import AttemptError, meant_path
 from attempt.command.flags import Parser, seed_number
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
-from attempt.runs.plan import FLAGS, Plan, left_open, sums_of
 from attempt.runs.folder import Run
+from attempt.runs.plan import FLAGS, Plan, left_open, sums_of
+from model.errors import AttemptError, meant_path
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
 USES = {"prompt": {"prompt", "spot", "attempt"}, "sources": {"spot", "attempt"}, "transfer": {"spot"}}

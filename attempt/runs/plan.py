@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from attempt import baselines
-from model.errors import AttemptError, briefly, meant_path
-from model.files import sha256_of
-from attempt.runs.kept import text_of
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.command.source import code_sum
+from attempt.runs.kept import text_of
+from model.errors import AttemptError, briefly, meant_path
+from model.files import sha256_of
 
 # What a file of a run of before may lack: such a run had the default, or it changes nothing.
 NEWER: dict[str, Any] = {name: getattr(Options, name) for name in MACHINE_FLAGS if name != "out"}
@@ -108,7 +108,9 @@ class Plan(Options):
         if not self.where or self.where == os.getcwd():
             return self
         paths = {name: Path(path) for name in PATHS if (path := getattr(self, name))}
-        there: dict[str, Any] = {name: str(place) for name, path in paths.items() if (place := self.where / path).exists()}
+        there: dict[str, Any] = {
+            name: str(place) for name, path in paths.items() if (place := self.where / path).exists()
+        }
         return dataclasses.replace(self, **there)
 
     def differences(self, options: Options) -> list[str]:
