@@ -24,13 +24,9 @@ from demo.show import demo_words
 SOURCE = "demo/sources/{}/best.safetensors"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The demo's data is made anew, once for these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.chdir(REPOSITORY)
-        yield
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
 
 
 def trained(out: Path, *flags: str) -> dict[str, Any]:

@@ -17,11 +17,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.fsdp  # once a group is there, its functions' defaults would keep that to the very end
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import debug
 
 from model.errors import AttemptError, Interrupted
 
@@ -82,6 +80,9 @@ def together(work: Callable[[], None], advice: str) -> None:
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
+    # before there is a group, which its functions' defaults would keep to the very end; here, for it takes seconds
+    from torch.distributed import fsdp  # noqa: F401, PLC0415
+
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
@@ -99,6 +100,8 @@ def _leave() -> None:
     last reference to it: a T5 that is shared out has some, in cycles, and so has what DTensor remembers of its parts.
     """
     global _store, _patient  # noqa: PLW0603
+    from torch.distributed.tensor import debug  # noqa: PLC0415 - as in _join
+
     wait_for_all()
     if forget := getattr(debug, "_clear_sharding_prop_cache", None):
         forget()
