@@ -87,6 +87,7 @@ def test_every_file_has_its_place_in_the_list() -> None:
     assert wanted == {name for name in listed if name.endswith(".py")} and len(listed) == len(set(listed))
 
 
+@pytest.mark.long
 def test_the_demo_and_what_looks_at_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
