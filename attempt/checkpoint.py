@@ -71,7 +71,7 @@ class PromptConfig:
     embedding: list[float] | None = None  # the backbone's fingerprint (attempt/origin.py)
 
     def __post_init__(self) -> None:
-        """Each source has a name of its own, under which its weight is told; `target` is the target's."""
+        """Each source has a name of its own, under which its weight is reported; `target` is the target's."""
         if isinstance(self.sources, list):
             object.__setattr__(self, "sources", unique(self.sources, ["target"]))
 

@@ -99,7 +99,7 @@ def read_foreign_origin(path: Path) -> Origin | None:
         name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
         file = folder / ADAPTER_FILES[0]
         numbers = json.loads(read_safetensors(file)[1].get(EMBEDDING, "null")) if file.exists() else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # what is wrong is told where it is read
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # the error comes where it is read
         return None
     return Origin(name, numbers if is_fingerprint(numbers) else None) if isinstance(name, str) and name else None
 

@@ -1,4 +1,4 @@
-"""One HTTP request, its time limits, and its failures told apart: gone, cut, or out of reach."""
+"""One HTTP request, its time limits, and its kinds of failure: gone, cut, or out of reach."""
 
 import re
 import socket

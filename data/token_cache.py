@@ -80,7 +80,7 @@ def name_of(examples: Sequence[Example], vocabulary: str, max_source: int, max_t
 
 
 def read(path: Path, max_source: int, task: int) -> TokenSet | None:
-    """The set in the file, mapped; None where there is none. A damaged file is told, and removed.
+    """The set in the file, mapped; None where there is none. A damaged file is reported, and removed.
 
     Raises OSError where the file cannot be read, and may be sound.
     """

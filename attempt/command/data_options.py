@@ -1,4 +1,4 @@
-"""What a training run can be told about its tasks and their examples: one field a flag, as in options.py."""
+"""The options of a training run about its tasks and their examples: one field a flag, as in options.py."""
 
 from dataclasses import dataclass
 

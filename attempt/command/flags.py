@@ -80,10 +80,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action=ShowVersion, help="print version, commit and a sum of the sources")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Before anything is missed, a word that is no flag is told: it may be the missing one."""
+        """A word that is no flag is reported before missing flags: it may be the missing one."""
         words = sys.argv[1:] if args is None else list(args)
         flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
-        own = self._subparsers is None and not self.hands_on  # a command's flags are told by its own parser
+        own = self._subparsers is None and not self.hands_on  # a command's own parser reports its flags
         for word in flags if own else ():
             if word.startswith("--") and self._unknown(word):
                 self.error(f"unrecognized arguments: {word}")

@@ -1,4 +1,4 @@
-"""What a training run can be told: one field a flag, with its default, unit and source.
+"""The options of a training run: one field a flag, with its default, unit and source.
 
 Those of its tasks and their examples stand in data_options.py.
 """

@@ -1,4 +1,4 @@
-"""Runs read back for tables and pictures: what they were told, what they measured, and which belong together."""
+"""Runs read back for tables and pictures: their options, what they measured, and which belong together."""
 
 import dataclasses
 import json

@@ -131,7 +131,7 @@ def _first_line(e: Exception) -> str:
 
 
 def _give_way(status: int) -> None:
-    """End silently where another process has told of an error already: its error is the cause of this one, or equal."""
+    """End silently where another process has reported an error: its error is the cause of this one, or equal."""
     try:
         others = _store.add("told", 1) > 1 if _store is not None else False
     except RuntimeError:  # nobody is left to ask

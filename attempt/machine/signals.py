@@ -64,7 +64,7 @@ class Signals:
         print("\nfinishing the step and saving; the same signal again ends the program at once", file=sys.stderr)
 
     def agreed(self) -> tuple[int | None, bool]:
-        """The signal to end, if any, and whether to save: what any process was told, for all of them the same."""
+        """The signal to end, if any, and whether to save: what any process has received, for all of them the same."""
         told = distributed.take_largest(torch.tensor([self.ending or 0, self.saving]))
         return int(told[0]) or None, bool(told[1])
 
@@ -80,7 +80,7 @@ class Signals:
 
 
 def end_together(signals: Signals | None = None) -> None:
-    """Raises Interrupted in all processes, where one was told to end: before and between the batches of an evaluation.
+    """Raises Interrupted in all processes where one got a signal to end: before and between an evaluation's batches.
 
     Without Signals that may end at once nothing happens.
     """

@@ -1,4 +1,4 @@
-"""A run's folder: what it was told, what it measured, its prompts, and the state to go on from.
+"""A run's folder: its options, what it measured, its prompts, and the state to go on from.
 
 config.json        the options
 metrics.jsonl      a line an evaluation

@@ -97,7 +97,7 @@ class Plan(Options):
         return cls(**{**derived, **given, "steps": steps, **made})
 
     def going_on(self) -> "Plan":
-        """The plan of the steps to come, by the code that runs now. One that is another than before is told."""
+        """The plan of the steps to come, by the code that runs now. A line reports code that has changed."""
         if self.code[-1:] == [code_sum()]:
             return self
         print("note       the code has changed since the run was started; from here on the new code runs", flush=True)
@@ -177,7 +177,7 @@ def left_open(given: Container[str]) -> list[str]:
 
 
 def sums_of(options: Options) -> list[str]:
-    """The SHA-256 of each of the user's own files; one that is not there is told where it is read."""
+    """The SHA-256 of each of the user's own files; a missing one is reported where it is read."""
     paths = {name: getattr(options, name) for name in ("train_file", "dev_file", "test_file")}
     return [f"{name} {sha256_of(Path(path))}" for name, path in paths.items() if path and os.path.isfile(path)]
 

@@ -106,7 +106,7 @@ def evaluation_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def mixture_of(records: Sequence[Mapping[str, Any]], step: int) -> dict[str, Any]:
-    """What the evaluation at a step has told of the mixture, if there is one."""
+    """What the evaluation at a step has found of the mixture, if there is one."""
     found = next((record for record in records if record["step"] == step), {})
     return {name: found[name] for name in ("mixture", "mixture_between_tasks") if name in found}
 

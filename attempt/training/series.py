@@ -40,7 +40,7 @@ CheckNames = Callable[[Options], None]  # raises AttemptError for an unknown tas
 
 
 def train_series(command: Command, train_run: TrainRun, check_names: CheckNames) -> None:
-    """Train all runs of a command. One that fails is told, and does not keep the other tasks' from being trained."""
+    """Train all runs of a command. One that fails is reported, and the other tasks are still trained."""
     options = command.options
     parts = [options]
     if command.separately:
@@ -113,7 +113,7 @@ def train_or_keep(options: Options, train_run: TrainRun) -> None:
 
 
 def kept(run: Run, options: Options) -> bool:
-    """Whether a run is complete, and need not be trained. That its code or its sources are not today's is told."""
+    """Whether a run is complete, and need not be trained. A line reports its changed code or sources."""
     if not distributed.decided(run.result.exists):
         return False
     result = read_result(run)

@@ -17,7 +17,7 @@ IDS = 12  # token ids that are shown of a text
 
 
 class Task(Protocol):
-    """What is told of a task (data/tasks.py has it)."""
+    """What is printed of a task (data/tasks.py has it)."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class Task(Protocol):
 
 
 class Split(Protocol):
-    """What is told of a split of a task (eval.py has it)."""
+    """What is printed of a split of a task (eval.py has it)."""
 
     @property
     def task(self) -> Task: ...

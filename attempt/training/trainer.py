@@ -18,7 +18,7 @@ from attempt.training.optimizer import Adafactor, learning_rate_factor, settle_s
 from model.errors import AttemptError, briefly
 from model.t5 import IGNORED, T5
 
-MOST_TOLD = 20  # skipped steps whose examples are told; all are counted
+MOST_TOLD = 20  # skipped steps whose examples are listed; all are counted
 
 
 class Trainer:
