@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 
 import eval
 import train
+from benchmarks.replication import plan_base
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "docs" / f"{name}.md" for name in ("data", "files", "first-run", "options", "speed-cpu")]
@@ -170,6 +171,21 @@ def test_the_snippet_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch, caps
     exec(snippet.replace("runs/demo", str(demo_runs / "runs")), names)  # what a reader types
     assert capsys.readouterr().out.count("\n") >= 3
     assert tuple(names["mixture"].values.shape) == (2, 5) and len(names["mixture"].names) == 5
+
+
+def test_hours_are_those_of_the_plan() -> None:
+    """The table of recipes has the hours that benchmarks/replication calculates, to one digit that counts."""
+    rows = dict(re.findall(r"^\| `([\w-]+)`[^|]* \| [^|]+ \| ([^|]+) \|$", TEXT, re.MULTILINE))
+    commands = {
+        "source-prompts": [""],
+        "attempt-single": ["--task rte", "--task mnli --epochs 10"],
+        "squad-replication": [""],
+    }
+    together = ["@recipes/attempt-" + name for name in ("glue.args", "superglue.args", "mrqa.args", "others.args")]
+    expected = {name: [f"@recipes/{name}.args {more}" for more in rest] for name, rest in commands.items()}
+    for name, words in {**expected, "attempt-glue": together}.items():
+        found = [f"{plan_base.hours(command)[1]:.1g}" for command in words]
+        assert [f"{float(text):.1g}" for text in re.findall(r"\d\.\d+", rows[name])] == found, name
 
 
 def test_no_figure_is_left_open() -> None:
