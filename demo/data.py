@@ -3,6 +3,7 @@
 train.py reads them by --data-dir FOLDER. The same seed writes the same bytes.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -54,6 +55,7 @@ STREAM_SPLITS = {"train": slice(1500), "dev": slice(150), "test": slice(150, 300
 """Of which rows of each kind the stream's files are made; dev and test of its official dev set."""
 
 
+@functools.cache  # the stream's rows are the sources' first ones
 def examples(task: str, split: str, seed: int = SEED) -> list[Made]:
     """The examples of a split, "train", "dev" or MNLI's two dev sets, with as many of each label; none twice."""
     corpus = CORPORA[task]

@@ -41,6 +41,7 @@ def names(result: Any) -> list[str]:
     return [row["name"] for row in result["rows"]]
 
 
+@pytest.mark.long
 def test_a_step_is_measured_where_losses_and_gradients_agree(tmp_path: Path) -> None:
     flags = ["--model", "tiny", "--ragged", "--dropout", "0.1", "--programs", "hugging face", "ours, all"]
     assert step.main(step.STEP, [*TINY, *flags, "--out", str(tmp_path / "step.json")]) == 0
@@ -115,6 +116,7 @@ def test_a_worker_that_fails_is_told(capsys: pytest.CaptureFixture[str], monkeyp
     assert "expected its figures" in error_of(capsys)
 
 
+@pytest.mark.long
 def test_answers_are_measured_where_they_are_equal(tmp_path: Path) -> None:
     flags = ["--model", "tiny-v1_1", "--ragged", "--dropout", "0", "--programs", "ours, plain", "ours, all"]
     assert evaluate.main(evaluate.EVALUATE, [*TINY, *flags, "--out", str(tmp_path / "evaluate.json")]) == 0
@@ -264,6 +266,7 @@ def test_a_program_that_is_not_there_is_refused(wrong: str, capsys: pytest.Captu
     assert "--programs: expected" in error_of(capsys)
 
 
+@pytest.mark.long
 def test_a_program_that_fails_is_left_out_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = worker.Worker.__init__
 

@@ -53,6 +53,7 @@ def test_a_later_start_finds_what_the_first_one_did(
         assert 0 <= first.peak < 200  # MB
 
 
+@pytest.mark.long
 def test_the_table_has_a_row_a_set(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["--examples", "100", "--tokenizer", str(demo)]) == 0
     head, *rows = capsys.readouterr().out.splitlines()

@@ -148,6 +148,7 @@ def test_three_processes_train_what_one_does(
     assert result_of(out)["processes"] == 3
 
 
+@pytest.mark.long
 def test_two_processes_search_as_one_does(steady: list[str], mixture: list[str], tmp_path: Path) -> None:
     """A series of runs, in which each decision hangs on files that rank 0 writes: SPoT, and prompt tuning in it."""
     flags = ["--task", "cola", "--method", "spot", "--source-prompts", mixture[-1], *steady, "--early-steps", "2"]
@@ -172,6 +173,7 @@ def told(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("train.py: error:", "eval.py: error:"))]
 
 
+@pytest.mark.long
 def test_a_job_of_two_processes_ends_and_goes_on_as_if_nothing_had_happened(
     mixture: list[str], common: list[str], tmp_path: Path
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_job_of_two_processes_ends_and_goes_on_as_if_nothing_had_happened(
     assert metrics_of(whole) == metrics_of(out) and result_of(whole)["scores"] == result_of(out)["scores"]
 
 
+@pytest.mark.long
 def test_the_t5_can_be_shared_out(
     alone: Path, mixture: list[str], steady: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +237,7 @@ def test_the_t5_can_be_shared_out(
     assert "--shard: expected a frozen T5 to share out, found --method finetune" in error_of(capsys)
 
 
+@pytest.mark.long
 def test_two_processes_give_the_answers_of_one(alone: Path, tmp_path: Path) -> None:
     """Of a random T5, which answers nearly every text differently; the T5 is shared out before any gradient."""
     one, two, three = (tmp_path / f"{name}.jsonl" for name in ("one", "two", "three"))
@@ -245,6 +249,7 @@ def test_two_processes_give_the_answers_of_one(alone: Path, tmp_path: Path) -> N
     assert eval.main([*flags, str(three), "--shard"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flags", [[], ["--shard"]])
 def test_no_thread_of_a_group_is_left_when_python_goes_down(flags: list[str], prompt_run: Path, tmp_path: Path) -> None:
     """One that still gave back a message's tensors ended its process by SIGABRT, and torchrun the others."""
@@ -265,6 +270,7 @@ def test_no_thread_of_a_group_is_left_when_python_goes_down(flags: list[str], pr
     completed(2, script, "--run", prompt_run, "--device", "cpu", "--split", "dev", *flags)
 
 
+@pytest.mark.long
 def test_an_error_of_all_processes_is_told_once(common: list[str]) -> None:
     text = completed(2, "train.py", "--task", "nonsense", *common, status=1)
     (line,) = told(text)

@@ -291,6 +291,7 @@ def test_fp16_does_not_overflow_where_the_plain_form_does(plain: T5) -> None:
     assert differ(found[1][0], exact[1][0]) < 0.1
 
 
+@pytest.mark.long
 def test_the_compiler_takes_a_block_whole_and_once_for_its_stack(tmp_path: Path) -> None:
     """With fullgraph=True a part that it cannot follow would be an error. One model: it takes long."""
     plain = new_t5("v1.1", tmp_path)

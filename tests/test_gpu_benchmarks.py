@@ -35,6 +35,7 @@ def extras() -> None:
         pytest.importorskip(name)
 
 
+@pytest.mark.long
 def test_it_goes_through_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the script, from another folder; then the tables from what it wrote."""
     out = tmp_path / "found"

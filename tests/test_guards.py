@@ -124,6 +124,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.long
 def test_processes_leave_out_the_same_steps(common: list[str], tmp_path: Path) -> None:
     """The loss is bad in one of them alone."""
     program = tmp_path / "program.py"

@@ -24,13 +24,9 @@ from demo.show import demo_words
 SOURCE = "demo/sources/{}/best.safetensors"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The demo's data is made anew, once for these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.chdir(REPOSITORY)
-        yield
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
 
 
 def trained(out: Path, *flags: str) -> dict[str, Any]:
@@ -76,6 +72,7 @@ def test_constant_weights_learn_too(tmp_path: Path) -> None:
     assert fell(tmp_path) < 0.9 and result["steps"] == 40
 
 
+@pytest.mark.long
 def test_several_tasks_learn_side_by_side(tmp_path: Path) -> None:
     """Each with its own prompt: with the prompts exchanged, the answers are those of the other task."""
     result = trained(tmp_path, "--task", "mrpc", "mnli", "--method", "attempt", "--steps", "60", "--eval-every", "30")
@@ -93,6 +90,7 @@ def test_the_baselines_learn(method: str, tmp_path: Path) -> None:
     assert result["mean"]["test"] > 65 and fell(tmp_path) < 0.8
 
 
+@pytest.mark.long
 def test_free_text_answers_are_learned(tmp_path: Path) -> None:
     result = trained(tmp_path, "--task", "squad", "--method", "prompt", "--steps", "40", "--eval-every", "4")
     assert result["mean"]["test"] > 30 and fell(tmp_path) < 0.9  # [48 to 51; 0.74 to 0.77]
@@ -186,6 +184,7 @@ def test_the_demo_computes_on_one_thread_and_has_three_seeds(monkeypatch: pytest
     assert command.seeds == () and command.options.seed == 5
 
 
+@pytest.mark.long
 def test_a_stream_of_tasks_is_mixed_anew_for_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows without a task's name: centred, G gives each kind its own source's prompt; with the maximum it cannot."""
     flags = ["--demo", "--task", "stream", "--method", "attempt", "--no-target", "--device", "cpu"]

@@ -84,7 +84,7 @@ def test_it_has_commands_for_everything() -> None:
 
 
 def test_it_is_short() -> None:
-    assert len(TEXT.replace("|", "").split()) < 1900
+    assert len(TEXT.replace("|", "").split()) < 1800
 
 
 def test_line_counts() -> None:
@@ -144,6 +144,7 @@ def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_what_looks_at_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command on the demo's runs: the three to go on with, those under "Looking at runs", and the answers."""
     monkeypatch.chdir(REPOSITORY)
@@ -161,6 +162,7 @@ def test_what_looks_at_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert all((demo_runs / name).exists() for name in written) and (demo_runs / "runs" / "report.html").exists()
 
 
+@pytest.mark.long
 def test_the_snippet_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(REPOSITORY)
     (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

@@ -186,6 +186,7 @@ def test_a_run_that_diverged_is_not_saved_at_a_signal(
     assert Run(tmp_path / "run").load_state()["step"] == 4
 
 
+@pytest.mark.long
 def test_killed_without_warning_it_goes_on_all_the_same(common: list[str], tmp_path: Path) -> None:
     """SIGKILL to a process of its own, at moments that differ from time to time; kill_runs.py does it more often.
 
