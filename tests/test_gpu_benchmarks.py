@@ -204,6 +204,21 @@ def test_a_part_s_programs_have_their_first_samples_before_it_is_cut(tmp_path: P
         assert running.command[-2:] == ["--first-limit", expected]
 
 
+def test_forms_write_each_row_when_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a part that is cut leaves them."""
+    found: list[int] = []
+
+    def row(self: forms.Check, name: str, precision: str, base: Any) -> dict[str, Any]:
+        written = tmp_path / "found.json"
+        found.append(len(json.loads(written.read_text())["rows"]) if written.exists() else 0)
+        return {"program": name, "precision": precision, "problem": ""}
+
+    monkeypatch.setattr(forms.Check, "row", row)
+    monkeypatch.setattr(forms.Check, "found", lambda *_: {})
+    words = ["--model", "tiny", "--methods", "prompt", "--precisions", "fp32", "--out", str(tmp_path / "found.json")]
+    assert forms.main(words) == 0 and found == [0, 1, 2]
+
+
 def test_an_error_is_a_line_in_a_table() -> None:
     problem = "status 2:\n" + "| a trace\n" * 200 + "--prompt-length: refused"
     rows = [{"kind": "a", "way": "again", "kills": "", "problem": problem}]
@@ -248,7 +263,7 @@ def graphs_made(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
 
 @pytest.mark.parametrize("method", ours.METHODS)
 def test_graphs_agree_with_the_plain_form(method: str, graphs_made: list[Graphs]) -> None:
-    rows = forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    rows = list(forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")}))
     assert [row["problem"] for row in rows] == [""] * len(rows) and rows[-1]["program"].endswith("ours, all")
     assert len(graphs_made) == 2 and not any(graphs.failed for graphs in graphs_made)
     assert len(graphs_made[0].graphs) > 5  # of steps of several shapes, of answers, of the optimizer
@@ -265,7 +280,7 @@ def test_graphs_that_do_not_read_their_inputs_are_found(
             fill(self, tensors)
 
     monkeypatch.setattr(Inputs, "fill", once)
-    rows = forms.Check(CASE, "prompt", CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    rows = list(forms.Check(CASE, "prompt", CPU).rows({"fp32": ("ours, eager", "ours, all")}))
     assert [bool(row["problem"]) for row in rows] == [False, False, True]
 
 
