@@ -230,7 +230,7 @@ def _adapter(path: Path, config_path: Path, rows: int | None) -> Foreign:
         if kind == "MULTITASK_PROMPT_TUNING" and N > L:
             notes = [f"{path}: the decoder's prompt, which PEFT trains but never generates with, is left out"]
         if beside:
-            notes.append(f"{path}: the T5's own {', '.join(beside)} are left out: the prompt alone is read")
+            notes.append(f"{path}: the T5's own {', '.join(beside)} are left out: only the prompt is read")
         return Foreign(target, tasks, notes=notes)
     sources = _checked(path, "mul_prefix_emb", found["mul_prefix_emb"], "sources", N, D)
     theirs = {ours: found[name] for ours, (name, _) in G_NAMES.items()}

@@ -63,7 +63,7 @@ def warn_of_others(found: Iterable[tuple[object, Origin | None]], used: Origin) 
         if origin is not None and (verb := origin.differs(used)):
             print(
                 f"warning: {place}: trained with {origin.model}, used with {used.model}, which {verb} another T5"
-                f"{'' if verb == 'is' else ' (only the names tell)'}; what is trained for one means nothing to another",
+                f"{'' if verb == 'is' else ' (known only from the names)'}; a prompt of one does not work with another",
                 file=sys.stderr,
             )
 

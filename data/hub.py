@@ -105,7 +105,7 @@ def _snapshot(name: str) -> Path | None:
         lacking = [file for file in ("config.json", "spiece.model") if not _there(snapshot / file)]
         lacking += [] if _has_weights(snapshot) else ["whole weights"]
         if lacking and snapshot.is_dir():
-            _tell(f"note: {snapshot}: without {', '.join(lacking)}: passed over, {name} is fetched")
+            _tell(f"note: {snapshot}: without {', '.join(lacking)}: not used, {name} is downloaded")
         return None if lacking else snapshot
     except (OSError, ValueError):
         return None

@@ -175,9 +175,9 @@ def tell_twins(path: str, labels: Sequence[str]) -> None:
             twins[label.casefold()].append(label)
     for same in twins.values():
         if len(same) > 1:
-            note(f"{path}: the labels {', '.join(same)} differ in spelling alone, and are {len(same)} classes")
+            note(f"{path}: the labels {', '.join(same)} differ only in spelling, and are {len(same)} classes")
         elif same[0].casefold() == "nan":
-            note(f"{path}: the label {same[0]} is a class as any other, though it may stand for a missing one")
+            note(f"{path}: the label {same[0]} is a class like any other, although it may mean a missing value")
 
 
 def tell_quotes(path: str, rows: Sequence[Row]) -> None:
@@ -245,7 +245,7 @@ def _lines(path: Path) -> Lines:
     for number, (where, line) in enumerate(text_lines(path, advice="check the file")):
         bare = line.removesuffix("\r")
         if number == 0 and "\r" in bare:
-            raise AttemptError(f"{where}: expected lines that end in LF or CRLF, found CR alone; save it with LF")
+            raise AttemptError(f"{where}: expected lines that end in LF or CRLF, found only CR; save it with LF")
         yield where, bare
 
 

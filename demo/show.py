@@ -79,7 +79,7 @@ def show(command: Command, train_run: Callable[..., None]) -> None:
     The dry run shows each of them, with its first seed.
     """
     if stream.NAME in command.options.task and len(command.options.task) > 1:
-        raise AttemptError(f"--demo: expected --task {stream.NAME} alone, found {' '.join(command.options.task)}")
+        raise AttemptError(f"--demo: expected only --task {stream.NAME}, found {' '.join(command.options.task)}")
     for name in command.options.task:
         folder = Path(command.options.out or "runs/demo") / name
         if name == stream.NAME:

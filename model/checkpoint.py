@@ -103,7 +103,7 @@ def check_folder(folder: Path) -> None:
         if b"ByT5" in settings:
             raise AttemptError(f"--model {folder}: expected a T5 with spiece.model, found a ByT5, which reads bytes")
         if names["tokenizer.json"]:
-            kind = "tokenizer.json alone, as transformers 5 saves it"
+            kind = "only tokenizer.json, as transformers 5 saves it"
         place = f"{folder.parent} or " if (folder.parent / "spiece.model").is_file() else ""
         raise AttemptError(
             f"--model {folder}: expected its vocabulary, spiece.model, beside config.json, found {kind}; copy it there "
@@ -145,7 +145,7 @@ def open_t5(folder: Path) -> tuple[T5, dict[str, Tensor]]:
     head = found.get(HEAD)
     tied = head is None or (shared in found and _equal(head, found[shared]))
     if head is None and not config.tie_word_embeddings:
-        print(f"note: {folder}: no {HEAD}, which config.json speaks of: the embedding is the head", file=sys.stderr)
+        print(f"note: {folder}: no {HEAD}, which config.json names: the embedding serves as the head", file=sys.stderr)
     config = replace(config, tie_word_embeddings=tied, scale_decoder_outputs=config.scaled)
     model = empty_t5(config)
     wanted = {**hugging_face_names(config), "embedding.weight": shared}
@@ -238,7 +238,7 @@ def read_torch(path: Path) -> object:
             named = re.search(r"GLOBAL ([\w.]+)", str(e))
             what = f"an object of {named[1]:.100}; save its state_dict()" if named else "none of PyTorch's"
             problem = f"it holds more than tensors, {what}"
-    raise AttemptError(f"{path}: expected a PyTorch file with tensors alone, found one that cannot be read: {problem}")
+    raise AttemptError(f"{path}: expected a PyTorch file of tensors, found one that cannot be read: {problem}")
 
 
 def described(content: object) -> str:

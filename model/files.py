@@ -103,7 +103,7 @@ def _take(folder: Path, handle: int) -> None:
     except BlockingIOError:
         holder = os.pread(handle, 200, 0).decode("utf-8", errors="replace") or "another process"
         raise AttemptError(
-            f"{folder}: expected a folder that no other program writes to, found {holder} at it; wait for it, "
+            f"{folder}: expected a folder that no other program writes to, found {holder}; wait for it, "
             "end it, or give another --out"
         ) from None
     except OSError as e:  # some network file systems have no locks

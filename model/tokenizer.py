@@ -53,7 +53,7 @@ class Tokenizer:
         added = [text for text in named if not (self._has(text) or self._has(f"\u2581{text}"))]
         if added and not ignore_added:
             raise AttemptError(
-                f"{path.parent}: expected the tokens of spiece.model alone, found added ones, which would be read as "
+                f"{path.parent}: expected only the tokens of spiece.model, found added ones, which would be read as "
                 f"unknown pieces: {', '.join(map(repr, added[:10]))}{' ...' * (len(added) > 10)}; "
                 "if your texts have none of them, give --ignore-added-tokens"
             )

@@ -81,7 +81,7 @@ def test_seeds_are_grouped_and_methods_tested_in_pairs(two_methods: Path, capsys
     differences = [a - b for a, b in zip(*SCORES.values(), strict=True)]
     figures = f"{statistics.fmean(differences):+.2f}", f"{statistics.stdev(differences):.2f}", f"{t:.2f}", f"{p:.3f}"
     assert row.split()[5:] == ["3", *figures]
-    assert "paired t-test" in text and "With 3 pairs it finds large differences alone" in text
+    assert "paired t-test" in text and "With 3 pairs it finds only large differences" in text
     assert (
         "cola  --method: prompt (prompt tuning); spot (SPoT)" in text and "--seed" not in text and "--out" not in text
     )
@@ -201,14 +201,14 @@ def test_the_same_seeds_in_two_folders_are_a_and_b(
     folders = [str(tmp_path / name) for name in ("before", "after")]
     assert compare.main(folders) == 0
     text = capsys.readouterr().out
-    assert f"cola  the folder alone: {folders[0]} (prompt tuning A); {folders[1]} (prompt tuning B)" in text
+    assert f"cola  only the folder: {folders[0]} (prompt tuning A); {folders[1]} (prompt tuning B)" in text
     assert "cola: prompt tuning A - prompt tuning B      2  -10.00" in text
     for seed in (1, 2):
         path = tmp_path / "after" / f"seed-{seed}/config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"code": ["0123456789ab"]}))
     assert compare.main([*folders, "--names", "mean pooling", "max pooling"]) == 0
     text = capsys.readouterr().out
-    assert "the folder alone" not in text
+    assert "only the folder" not in text
     assert re.search(r"^cola  the code: \w{12} \(mean pooling\); 0123456789ab \(max pooling\)$", text, re.MULTILINE)
 
 

@@ -142,7 +142,7 @@ def test_the_demo_writes_a_summary_of_each_method(tmp_path: Path, capsys: pytest
     ]
     assert train.main([*flags, "--seeds", "4", "7", "--out", str(tmp_path)]) == 0
     told = capsys.readouterr()
-    assert told.err.count("its sums count, not the official ones") == 1
+    assert told.err.count("checked by its sums, not by the official ones") == 1
     for method in ("prompt", "spot", "attempt"):
         summary = json.loads((tmp_path / f"mrpc/{method}/summary.json").read_text())
         values = [result_of(tmp_path / f"mrpc/{method}/seed-{seed}")["mean"]["test"] for seed in (4, 7)]
@@ -209,4 +209,4 @@ def test_a_stream_of_tasks_is_mixed_anew_for_every_row(tmp_path: Path, capsys: p
     assert train.main([*flags, *few]) == 0
     assert "note: G gives all texts the same weights" in capsys.readouterr().out
     assert train.main([*flags, "--task", "stream", "mrpc", "--out", str(tmp_path / "both")]) == 2
-    assert "--demo: expected --task stream alone" in capsys.readouterr().err
+    assert "--demo: expected only --task stream" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_snapshot_that_is_passed_over_says_why(
     place = cached(tmp_path / "hub", "google/flan-t5-small", *(file for file in FILES if file != lacking))
     assert hub.cached_snapshot("google/flan-t5-small") is None is hub.cached_snapshot("google/flan-t5-small")
     what = "whole weights" if lacking == FILES[2] else lacking
-    assert capsys.readouterr().err == f"note: {place}: without {what}: passed over, google/flan-t5-small is fetched\n"
+    assert capsys.readouterr().err == f"note: {place}: without {what}: not used, google/flan-t5-small is downloaded\n"
 
 
 def adapter(folder: Path) -> None:
@@ -116,7 +116,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "adapter": (adapter, "an adapter's folder"),
     "parent": (parent, "give one of checkpoint-500"),
     "run": (own_run, "a run of this program"),
-    "tokenizer.json": (fast_alone, "tokenizer.json alone, as transformers 5 saves it; copy"),
+    "tokenizer.json": (fast_alone, "only tokenizer.json, as transformers 5 saves it; copy"),
     "byt5": (byt5, "a ByT5"),
     "no vocabulary": (no_vocabulary, "beside config.json, found none; copy"),
     "nothing": (lambda folder: None, "with its config.json, found none"),

@@ -138,7 +138,7 @@ def test_evaluation_with_another_t5_is_told(
     old = without_fingerprint(prompt_run / "best.safetensors", tmp_path / "old.safetensors")
     assert eval.main([*asked, "--checkpoint", str(old)]) == 0
     found = capsys.readouterr().err
-    assert MAY in found and "only the names tell" in found and str(folder) in found
+    assert MAY in found and "known only from the names" in found and str(folder) in found
 
 
 def test_added_sources_of_another_t5_are_told(

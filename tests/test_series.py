@@ -394,7 +394,7 @@ def test_spot_from_a_given_prompt_is_one_run(sources: list[str], common: list[st
     ("change", "expected"),
     [
         (["--task", "cola", "rte"], "expected one task to choose sources for, found cola, rte"),
-        (["--source-prompts", "{cola}"], "expected prompts of other tasks than cola, found its own alone"),
+        (["--source-prompts", "{cola}"], "expected prompts of other tasks than cola, found only its own"),
     ],
 )
 def test_spot_says_what_it_cannot_choose(

@@ -229,7 +229,7 @@ def test_what_a_state_has_decided_is_not_changed(flags: str, whole: Path, capsys
     before = (whole / "config.json").read_bytes()
     assert train.main(["--resume", str(whole), "--change", "--lr", "0.01", *flags.split()]) == 2
     text = error_of(capsys)
-    assert "of what the steps to come can follow" in text and all(word in text for word in flags.split())
+    assert "of options that the remaining steps can follow" in text and all(word in text for word in flags.split())
     assert "--lr" not in text and text.endswith("; start another run with another --out")
     assert (whole / "config.json").read_bytes() == before
 

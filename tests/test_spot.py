@@ -96,7 +96,7 @@ def test_the_target_is_not_ranked_among_the_others(files: list[str], capsys: pyt
     assert sorted(line.split()[0] for line in printed.splitlines()[1:]) == ["mnli", "qqp", "sst2"]
     assert "1.0000" not in printed
     assert similarity.main([files[0], "--target", again]) == 2
-    assert "expected prompts besides the target, found it alone" in capsys.readouterr().err
+    assert "expected prompts besides the target, found none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["rte/best.safetensors", "rte/last.safetensors", "rte", "adapter/adapter_model.bin"])

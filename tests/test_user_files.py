@@ -111,7 +111,7 @@ HEAD = "question\tcontext\tanswer\n"
         ("x.tsv", ("\ufeff" + HEAD).encode("utf-16-le"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save"),
         ("x.csv", HEAD.encode("utf-16-be"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
         ("x.jsonl", "{}".encode("utf-32"), "line 1: expected UTF-8 text, found UTF-16 or UTF-32: save it as UTF-8"),
-        ("x.csv", "question,context,answer\ra,b,c\r", "line 1: expected lines that end in LF or CRLF, found CR alone"),
+        ("x.csv", "question,context,answer\ra,b,c\r", "line 1: expected lines that end in LF or CRLF, found only CR"),
         ("x.tsv", HEAD.replace("\n", "\r") + "a\tb\tc\r", "line 1: expected lines that end in LF or CRLF, found CR"),
         ("x.jsonl", '{"answer": "a", "answer": "b"}\n', "line 1: expected a JSON object, found the key 'answer' twice"),
         ("x.jsonl", '{\n "question": "a"\n}\n', "line 1: .* found one over several lines; write one object a line"),
@@ -176,19 +176,19 @@ def test_quotes_in_a_tsv_and_labels_that_look_alike_are_told_once(tmp_path: Path
         rows = load_official(task, Downloader().fetch)["train"]
     assert rows[2].target == '"Yes"' and rows[2].source.startswith('mine question: "a" context: "say')
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == f'note: {path}: the labels "Yes", "yes" differ in spelling alone, and are 2 classes'
-    assert told[1] == f"note: {path}: the labels 1, 1.0 differ in spelling alone, and are 2 classes"
+    assert told[0] == f'note: {path}: the labels "Yes", "yes" differ only in spelling, and are 2 classes'
+    assert told[1] == f"note: {path}: the labels 1, 1.0 differ only in spelling, and are 2 classes"
     assert told[2].startswith(f"note: {path} line 2 and 14 more: a cell in double quotes, which are part of it")
     assert len(told) == 3
     plain = write(tmp_path / "plain.tsv", HEAD + 'a "b" c\t"d\tnan\n' * 3)
     files = UserFiles(plain, plain, None, ("question", "context"), "answer")
     load_official(user_task("mine", files), Downloader().fetch)
     assert capsys.readouterr().err == (
-        f"note: {plain}: the label nan is a class as any other, though it may stand for a missing one\n"
+        f"note: {plain}: the label nan is a class like any other, although it may mean a missing value\n"
     )
     odd = write(tmp_path / "odd.tsv", HEAD + "a\tb\t\x1b[1mx\na\tb\t\x1b[1mX\n" * 3)
     load_official(user_task("mine", UserFiles(odd, odd, None, ("question",), "answer")), Downloader().fetch)
-    assert f"{odd}: the labels \\x1b[1mX, \\x1b[1mx differ in spelling alone" in capsys.readouterr().err
+    assert f"{odd}: the labels \\x1b[1mX, \\x1b[1mx differ only in spelling" in capsys.readouterr().err
 
 
 def test_a_missing_number_in_a_column_that_is_not_read(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_numbers_of_examples_and_words(files: list[str], common: list[str], caps
     assert train.main([*flags, "--shots", "3", "--labels", "words", "--init", "labels"]) == 0
     printed = capsys.readouterr().out
     assert "mine: train 6, dev 10" in printed and ("target 'yes'" in printed or "target 'no'" in printed)
-    for way, told in (("plain", "as they are, but for case and spaces"), ("squad", "as SQuAD's are")):
+    for way, told in (("plain", "as they are, except for case and spaces"), ("squad", "as SQuAD's are")):
         assert train.main([*flags, "--answers", "text", "--text-scores", way]) == 0
         assert f"its answers are free text, compared {told}\n" in capsys.readouterr().out
     assert train.main([*flags, "--answers", "text", "--shots", "3"]) == 2
@@ -479,7 +479,7 @@ def test_together_with_a_built_in_task(
 def test_names_that_are_wrong(files: list[str], common: list[str], tmp_path: Path, capsys: Any) -> None:
     for names, message in (
         (["rte"], "expected a name of its own for the task of"),
-        (["rte", "cola"], "found the built-in rte, cola alone"),
+        (["rte", "cola"], "found only the built-in rte, cola"),
         (["squadd", "mine"], "expected one name for the task of the given files, found squadd, mine"),
         (["mine", "mine"], "expected each task once, found mine again"),
     ):
@@ -492,16 +492,16 @@ def test_names_that_are_wrong(files: list[str], common: list[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "missing"),
     [
-        (["--train-file", "a.tsv"], "--dev-file, --source-field, --target-field too, found --train-file alone"),
+        (["--train-file", "a.tsv"], "--dev-file, --source-field, --target-field too, found only --train-file"),
         (
             ["--train-file", "a", "--dev-file", "b", "--source-field", "c"],
             "expected --target-field too, found --train-f",
         ),
         (["--dev-file", "a.tsv"], "expected --train-file, --source-field, --target-field too, found --dev-file"),
         (["--test-file", "a.tsv"], "expected --train-file, --dev-file, --source-field, --target-field too"),
-        (["--source-field", "a"], "found --source-field alone"),
-        (["--answers", "text"], "found --answers alone"),
-        (["--text-scores", "squad"], "found --text-scores alone"),
+        (["--source-field", "a"], "found only --source-field"),
+        (["--answers", "text"], "found only --answers"),
+        (["--text-scores", "squad"], "found only --text-scores"),
     ],
 )
 def test_flags_that_need_others(flags: list[str], missing: str, capsys: Any) -> None:

@@ -219,7 +219,7 @@ BAD = [
     (["--task", "cola", "--seeds", "1", "--seed", "2"], "expected --seed or --seeds, found both"),
     (["--task", "cola", "--method", "spot", "--early-prompt", "x", "--early-steps", "1"], "--early-prompt or --early"),
     (["--task", "cola", "--temperature", "1", "--learn-temperature"], "--temperature or --learn-temperature"),
-    (["--resume", "a", "--out", "b"], "expected --resume a alone, found --out b too"),
+    (["--resume", "a", "--out", "b"], "expected --resume a without --out, found --out b"),
     (["@{quote}"], "closed quotes"),
     (["@{itself}"], "includes itself"),
     (["@{latin}"], "in UTF-8"),

@@ -58,8 +58,8 @@ def find_task(name: str, options: Options) -> Task:
         return get_task(name)
     if not others:
         raise AttemptError(
-            f"--task: expected a name of its own for the task of {options.train_file}, found the built-in "
-            f"{', '.join(options.task)} alone; add another, e.g. --task mine"
+            f"--task: expected a name of its own for the task of {options.train_file}, found only the "
+            f"built-in {', '.join(options.task)}; add another, e.g. --task mine"
         )
     if name not in others:
         return get_task(name)

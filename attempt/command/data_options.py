@@ -12,22 +12,22 @@ class DataOptions:
     task: list[str] = flag("task", "one or more tasks, e.g. mnli, or: rte mrpc cola", nargs="+", metavar="TASK")
     train_file: str | None = flag(
         "task",
-        "training examples of the one task in --task that is not built in: .tsv, .csv or .jsonl, also .gz; goes with "
+        "training examples of the one task in --task that is not built in: .tsv, .csv or .jsonl, also .gz; needs "
         "--dev-file, --source-field and --target-field",
         None,
         metavar="FILE",
     )
-    dev_file: str | None = flag("task", "examples to choose the best prompt by", None, metavar="FILE")
+    dev_file: str | None = flag("task", "examples that decide which prompt is the best", None, metavar="FILE")
     test_file: str | None = flag(
         "task", "examples to score at the end (default: --dev-file's, this program's)", None, metavar="FILE"
     )
     source_field: list[str] = flag(
-        "task", "columns of the files that are the text, in this order", [], nargs="+", metavar="COLUMN"
+        "task", "columns of the files with the text, in this order", [], nargs="+", metavar="COLUMN"
     )
-    target_field: str | None = flag("task", "column of the files that is the answer", None, metavar="COLUMN")
+    target_field: str | None = flag("task", "column of the files with the answer", None, metavar="COLUMN")
     task_field: str | None = flag(
         "task",
-        "column of the files that names a row's task, where they have the rows of several names in --task",
+        "column of the files that names a row's task, if they have rows of several tasks in --task",
         None,
         metavar="COLUMN",
     )
@@ -40,8 +40,8 @@ class DataOptions:
     )
     text_scores: str | None = flag(
         "task",
-        "how free-text answers of the files are compared: plain, as they are but for case and spaces, which gives "
-        "plain_f1 and plain_em; squad, also without punctuation and articles, as SQuAD's and MRQA's always are, which "
+        "how free-text answers of the files are compared: plain, as they are except for case and spaces, gives "
+        "plain_f1 and plain_em; squad, also without punctuation and articles, as SQuAD's and MRQA's always are, "
         "gives f1 and em (default: plain, this program's)",
         None,
         choices=["plain", "squad"],
@@ -78,8 +78,8 @@ class DataOptions:
     )
     mixing_cap: int | None = flag(
         "task",
-        "with several tasks: at most N examples of each in an epoch, drawn anew for each epoch, so that large "
-        "tasks do not crowd out small ones (default: all; 524288: Vu et al.)",
+        "with several tasks: at most N examples of each in an epoch, drawn again for each epoch, so that large "
+        "tasks do not dominate (default: all; 524288: Vu et al.)",
         None,
         type=positive,
         metavar="N",

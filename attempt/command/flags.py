@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.add_argument("--version", action=ShowVersion, help="print which state of the program this is, and stop")
+        self.add_argument("--version", action=ShowVersion, help="print version, commit and a sum of the sources")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Before anything is missed, a word that is no flag is told: it may be the missing one."""

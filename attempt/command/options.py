@@ -53,7 +53,7 @@ class Options(DataOptions):
     )
     ignore_added_tokens: bool = flag(
         "method",
-        "take a T5 to whose vocabulary tokens were added, though texts with them are read as unknown pieces",
+        "allow a T5 with tokens that were added to its vocabulary; in texts they are read as unknown pieces",
         False,
         action="store_true",
     )
@@ -131,8 +131,8 @@ class Options(DataOptions):
     )
     pool: str = flag(
         "mixture",
-        "what G sees of a text's embeddings: their max (Asai et al.), their mean, or centred: the max less its running "
-        "mean over the training batches, with which G tells texts apart",
+        "what G reads of a text's embeddings: their max (Asai et al.), their mean, or centred: the max minus its "
+        "running mean over the training batches, which differs more from text to text",
         "max",
         choices=list(POOLS),
     )
@@ -156,11 +156,11 @@ class Options(DataOptions):
         metavar="LR",
     )
     use_target: bool = flag(
-        "mixture", "mix the sources alone (an ablation)", True, action="store_false", option="--no-target"
+        "mixture", "mix only the sources (an ablation)", True, action="store_false", option="--no-target"
     )
 
     steps: int | None = flag(
-        "training", "length of the run in steps, whatever --epochs says", None, type=positive, metavar="N"
+        "training", "length of the run in steps, instead of --epochs", None, type=positive, metavar="N"
     )
     epochs: int | None = flag(
         "training",
@@ -171,7 +171,7 @@ class Options(DataOptions):
         metavar="N",
     )
     max_steps: int | None = flag(
-        "training", "at most N steps, whatever --epochs gives", None, type=positive, metavar="N"
+        "training", "at most N steps, even if --epochs gives more", None, type=positive, metavar="N"
     )
     batch_size: int = flag("training", "examples a step (32: both papers)", 32, type=positive, metavar="N")
     lr: float | None = flag(
@@ -219,8 +219,8 @@ class Options(DataOptions):
     )
     skip_bad_steps: bool = flag(
         "training",
-        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at one); it ends all "
-        "the same where no step between two evaluations is finite; a GPU is waited for at every step",
+        "leave out, and count, steps whose loss or gradient is not finite (default: the run ends at the first one); it "
+        "still ends if no step between two evaluations is finite; on a GPU the program then waits for every step",
         False,
         action="store_true",
     )
@@ -231,7 +231,7 @@ class Options(DataOptions):
 
     plain: bool = flag(
         "speed",
-        "compute as model/t5.py spells it out, not in the faster forms of model/fast.py",
+        "compute in the plain forms of model/t5.py, without the faster ones of model/fast.py",
         False,
         action="store_true",
     )
@@ -243,35 +243,35 @@ class Options(DataOptions):
     )
     graphs: bool = flag(
         "speed",
-        "on a GPU, start each kernel by itself, not all of a step or of an answer at once, as a CUDA graph",
+        "on a GPU, start each kernel separately, without CUDA graphs of steps and answers",
         True,
         action="store_false",
         option="--no-graphs",
     )
     recompute: bool = flag(
         "speed",
-        "keep each encoder layer's input alone for the way back and compute the rest again: a third more time, for "
-        "models whose activations do not fit",
+        "keep only each encoder layer's input for the backward pass, and compute the rest again: less memory, a third "
+        "more time",
         False,
         action="store_true",
     )
     sequence_dropout: bool = flag(
         "speed",
-        "draw dropout once for all positions of a sequence, as T5's own code does: another regularisation, and cheaper",
+        "draw dropout once for all positions of a sequence, as T5's own code does: faster, another regularisation",
         False,
         action="store_true",
     )
     accumulate: int = flag(
         "speed",
-        "compute each step's batch in N parts, one after the other, so that it needs less memory; of several processes "
-        "each does so with its share",
+        "compute each step's batch in N parts, one after the other, so that it needs less memory; each of several "
+        "processes does so with its share",
         1,
         type=positive,
         metavar="N",
     )
     shard: bool = flag(
         "speed",
-        "for a model that does not fit: share the frozen T5 out among torchrun's processes, in the GPU's precision",
+        "for a model that is too large for one GPU: divide the frozen T5 among torchrun's processes",
         False,
         action=argparse.BooleanOptionalAction,
     )
@@ -293,7 +293,7 @@ class Options(DataOptions):
     answer_by: str = flag(
         "run",
         "generate: write the answer, token by token (all papers); labels: choose the most probable label, which is "
-        "never invalid and so not comparable; not for free text",
+        "always valid, so that scores do not compare with the papers'; not for free text",
         "generate",
         choices=["generate", "labels"],
     )

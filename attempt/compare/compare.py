@@ -136,7 +136,7 @@ def setting_lines(groups: Sequence[Sequence[Finished]], names: Sequence[str]) ->
             if group[0].task == task:
                 place = f"{common_folder([run.folder for run in group])} ({name})"
                 alike.setdefault(repr(group[0].settings), []).append(place)
-        lines += [f"{task}  the folder alone: {'; '.join(places)}" for places in alike.values() if len(places) > 1]
+        lines += [f"{task}  only the folder: {'; '.join(places)}" for places in alike.values() if len(places) > 1]
     return lines
 
 
@@ -213,7 +213,7 @@ def report(groups: Sequence[Sequence[Finished]], names: Sequence[str]) -> str:
         fewest = min(int(row[1]) for row in rows[1:])
         if fewest < FEW:
             notes.append(
-                f"With {fewest} pairs it finds large differences alone: a large p does not say that two are equal."
+                f"With {fewest} pairs it finds only large differences: a large p does not mean that two are equal."
             )
         if any(row[-1] == "-" for row in rows):
             notes.append("- where all differences are the same: there is no noise to compare them with.")
@@ -239,12 +239,12 @@ def run(argv: Sequence[str] | None) -> None:
         help="answers of two runs to the same examples, by eval.py --predictions: McNemar's test",
     )
     add("--names", nargs="+", default=[], metavar="NAME", help="what to call the runs of each RUN, one NAME for each")
-    add("--format", choices=list(FORMATS), help="the table of settings alone: means, deviations, numbers of seeds")
+    add("--format", choices=list(FORMATS), help="only the table of settings: means, deviations, numbers of seeds")
     given = parser.parse_args(argv)
     if given.names and len(given.names) != len(given.runs):
         parser.error(f"--names: expected one for each RUN, {len(given.runs)}, found {len(given.names)}")
     if given.format and given.predictions:
-        parser.error("expected --format, for the table of settings alone, or --predictions, found both")
+        parser.error("expected --format, for the table of settings, or --predictions, found both")
     groups = grouped(complete(given.runs, given.names))
     names = named(groups)
     if given.format:

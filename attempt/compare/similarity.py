@@ -39,7 +39,7 @@ def run(argv: Sequence[str] | None) -> None:
     if given.target is not None:  # it is as similar to itself as can be
         paths = [path for path in paths if place_of(path) != place_of(given.target)]
         if not paths:
-            raise AttemptError(f"{given.target}: expected prompts besides the target, found it alone; name some")
+            raise AttemptError(f"{given.target}: expected prompts besides the target, found none; name some")
     prompts, names = load_sources(paths)
     warn_of_mixed([*paths, *([given.target] if given.target else [])])
     target = None

@@ -50,7 +50,7 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     if config.method == "attempt":
         raise AttemptError(
             f"{run}: expected a run of --method prompt or spot, found --method {config.method}, whose prompt depends "
-            "on the instance; PEFT's adapters hold fixed prompts alone"
+            "on the instance; PEFT's adapters hold only fixed prompts"
         )
     target = prompt.target.detach()  # (K,L,D)
     if not torch.isfinite(target).all():
@@ -185,7 +185,7 @@ def _mixture(
             )
     else:
         raise AttemptError(
-            f"{path}: expected the source prompts that it was trained with, found G alone; "
+            f"{path}: expected the source prompts that it was trained with, found only G; "
             "name them by --source-prompts PATH ..., in the order in which the run had them"
         )
     bottleneck, D = found.attention["down.weight"].shape

@@ -191,7 +191,7 @@ class Graphs:
         except RuntimeError as e:  # PyTorch's errors of memory, of CUDA and of its compiler are all of this kind
             self.failed = True
             self.clear()
-            tqdm.write(f"no graphs  of {what} ({briefly(e)}): from here on each kernel is started by itself")
+            tqdm.write(f"no graphs  of {what} ({briefly(e)}): from now on each kernel is started separately")
         else:
             tqdm.write(f"graph      of {what}, made in {time.monotonic() - start:.1f} s")
 
@@ -286,6 +286,6 @@ def new_graphs(machine: Machine, options: Options) -> Graphs | None:
         ("--skip-bad-steps and fp16", options.skip_bad_steps and machine.precision == "fp16", "which look at the loss"),
     ):
         if given:
-            print(f"no graphs  with {flags}, {why}: each kernel is started by itself")
+            print(f"no graphs  with {flags}, {why}: each kernel is started separately")
             return None
     return Graphs(CudaRecorder(machine.device))

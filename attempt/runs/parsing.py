@@ -138,7 +138,7 @@ def parse(
     if seeds or separately:
         parser.error("expected --resume of one run; to go on with --seeds or --separately, give the same command again")
     if isinstance(resume, str) and Path(given.get("out", resume)) != Path(resume):
-        parser.error(f"expected --resume {resume} alone, found --out {given['out']} too: a run stays in its folder")
+        parser.error(f"expected --resume {resume} without --out, found --out {given['out']}: a run stays in its folder")
     if resume is True and not given.keys() & {"task", "out"}:
         parser.error("expected --resume DIR")
     folder = Path(resume) if isinstance(resume, str) else Options(**{"task": [], **given}).folder()
@@ -185,14 +185,14 @@ def new_parser(lists: dict[str, str]) -> CommandParser:
     add(
         "--change",
         action="store_true",
-        help="with --resume: take the given options, though they change the "
-        "result: those that the steps to come can follow, such as --lr, --steps and --batch-size",
+        help="with --resume: allow other options, which change the result: "
+        "those that the remaining steps can follow, such as --lr, --steps and --batch-size",
     )
     add(
         "--demo",
         action="store_true",
-        help="a small world and a tiny T5 that come with the program; with --method attempt, compare the methods on "
-        "it, or, of --task stream, see what each kind of its rows gets",
+        help="use a small world and a tiny T5 that come with the program: --method attempt compares methods there, "
+        "and with --task stream it shows the weights of each kind of row",
     )
     add("--dry-run", action="store_true", help="load everything, show a batch and an example of each task, and stop")
     for name, text in lists.items():
@@ -231,7 +231,7 @@ def check_files(parser: Parser, given: dict[str, Any]) -> None:
     found = [spelled(name) for name in (*needed, "test_file", "task_field", "answers", "text_scores") if name in given]
     missing = [spelled(name) for name in needed if name not in given]
     if found and missing:
-        parser.error(f"expected {', '.join(missing)} too, found {', '.join(found)} alone")
+        parser.error(f"expected {', '.join(missing)} too, found only {', '.join(found)}")
 
 
 def without_effect(given: dict[str, Any]) -> list[tuple[str, str]]:
@@ -296,7 +296,8 @@ def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:
         advice += ["give --steps for its length"] * bool(lengths)
         told = ", ".join(difference(name, others[name], getattr(plan, name)) for name in found)
         raise AttemptError(
-            f"{folder}: expected --change of what the steps to come can follow, found {told}; {', '.join(advice)}"
+            f"{folder}: expected --change of options that the remaining steps can follow, "
+            f"found {told}; {', '.join(advice)}"
         )
     if others and Run(folder).result.exists() and others.get("steps", 0) <= plan.steps:
         raise AttemptError(

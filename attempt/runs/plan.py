@@ -100,7 +100,7 @@ class Plan(Options):
         """The plan of the steps to come, by the code that runs now. One that is another than before is told."""
         if self.code[-1:] == [code_sum()]:
             return self
-        print("note       the code has changed since the run was started; from here on it is the new one", flush=True)
+        print("note       the code has changed since the run was started; from here on the new code runs", flush=True)
         return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
 
     def located(self) -> "Plan":

@@ -128,7 +128,7 @@ def flat_line(result: Mapping[str, Any], pool: str, use_target: bool) -> str:
     flat = [f"{task} ({mixed['deviation']:.5f})" for task, mixed in mixtures if mixed["deviation"] < FLAT]
     tries = [f"--pool {name}" for name in ("centred", "mean") if name != pool] + ["--no-target"] * use_target
     told = f"note: G gives all texts the same weights, deviation below {FLAT}: {', '.join(flat)}"
-    return f"{told}; {' or '.join(tries)} may let it tell them apart" if flat else ""
+    return f"{told}; {' or '.join(tries)} may give different weights" if flat else ""
 
 
 def first_metrics(scores: Sequence[Mapping[str, Any]]) -> float:

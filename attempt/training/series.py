@@ -216,7 +216,7 @@ def candidates(options: Options) -> tuple[Tensor, list[str]]:
     others = [i for i, source in enumerate(names) if source not in own]  # a task's own prompt is no other task's
     if not others:
         raise AttemptError(
-            f"--source-prompts: expected prompts of other tasks than {', '.join(options.task)}, found its own alone"
+            f"--source-prompts: expected prompts of other tasks than {', '.join(options.task)}, found only its own"
         )
     sources = sources[others]
     if options.prompt_length not in (None, sources.size(1)):

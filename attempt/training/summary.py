@@ -79,7 +79,7 @@ def task_lines(options: Plan, splits: Mapping[str, Split]) -> Lines:
     sizes = ", ".join(f"{name} {len(split.examples):,}" for name, split in splits.items())
     lines = [("task", f"{task.name}: {sizes} examples")]
     if task.split == "given":
-        way = "as SQuAD's are" if options.text_scores == "squad" else "as they are, but for case and spaces"
+        way = "as SQuAD's are" if options.text_scores == "squad" else "as they are, except for case and spaces"
         kind = f"the labels {', '.join(task.labels)}" if task.labels else f"free text, compared {way}"
         lines.append(("", f"its answers are {kind}"))
     answers = {example.target for example in train.examples}
