@@ -1,27 +1,22 @@
 """Score the prompts of a run, and write its answers: python eval.py --run runs/sst2-prompt-t5-base"""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from attempt.answering.answers import instance_weights, label_ids, score_split, show_pads
+from attempt.answering.answers import instance_weights, score_split
 from attempt.answering.backbone import Backbone, new_downloader
-from attempt.answering.interactive import FREE_TEXT, Model, Question, converse
-from attempt.answering.splits import check_answers, find_task, load_splits
-from attempt.checkpoint import (
-    PromptConfig,
-    Trained,
-    change_sources,
-    load_prompt,
-    load_trained,
-    origins,
-    save_prompt,
-)
+from attempt.answering.interactive import converse
+from attempt.answering.runner import Runner, check_trained, numbered, ready
+from attempt.answering.splits import load_splits
+from attempt.answering.unlabelled import answer_rows
+from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, origins, save_prompt
 from attempt.command.flags import Parser, positive
-from attempt.command.options import Options, spelled
+from attempt.command.options import spelled
 from attempt.machine import distributed
 from attempt.machine.device import memory_told
 from attempt.origin import Origin, fingerprint, warn_of_others
@@ -30,10 +25,9 @@ from attempt.plots.plots import picture_file, show
 from attempt.runs.folder import Run
 from attempt.runs.plan import Plan
 from attempt.runs.report import describe
-from data.tasks import expand, source_text
-from model.errors import AttemptError, exit_status, meant, meant_path
+from data.tasks import expand
+from model.errors import exit_status, meant, meant_path
 from model.files import write_whole
-from model.t5 import T5
 
 
 def new_parser() -> Parser:
@@ -45,6 +39,11 @@ def new_parser() -> Parser:
     add("--checkpoint", default="best", metavar="best|last|FILE", help="which one (default: %(default)s)")
     add("--predictions", type=Path, metavar="FILE", help="write a JSON line for each example: its text and answer")
     add("--attention-map", type=picture_file, metavar="FILE", help="draw each prompt's weights: .png, .svg or .pdf")
+    add(
+        "--answer",
+        metavar="FILE|-",
+        help="answer the rows of a .tsv, .csv or .jsonl, or lines; JSON lines out",
+    )
     add("--interactive", action="store_true", help="answer lines typed by hand or piped in, with the mixture's weights")
     add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
     add("--remove-sources", nargs="+", default=[], metavar="NAME", help="leave these sources out of the mixture")
@@ -66,27 +65,28 @@ def new_parser() -> Parser:
 
 def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     """The run's options, with what is asked for otherwise; ends the program where that cannot be."""
-    if given.interactive and (given.predictions or given.attention_map or distributed.size() > 1):
-        parser.error("expected --interactive in one process, without --predictions and --attention-map")
+    by_hand = [flag for flag, value in (("--interactive", given.interactive), ("--answer", given.answer)) if value]
+    if by_hand and (by_hand[1:] or given.predictions or given.attention_map or distributed.size() > 1):
+        parser.error(f"expected {by_hand[0]} in one process, without --answer, --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     files = ("train_file", "dev_file", "test_file", "text_scores")
     names = (*files, "model", "answer_by", "eval_batch_size", "device", "precision", "mirror", "data_dir")
     changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
-    plan = Plan.read(Run(given.run).config)
+    plan = Plan.read(Run(given.run).config).located()
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
     return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
 
 
-def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5: T5) -> tuple[Trained, PromptConfig]:
+def load_evaluated(parser: Parser, given: argparse.Namespace, plan: Plan, backbone: Backbone) -> Runner:
     """What is to be scored: a checkpoint of the run, or its mixture with other sources."""
     run = Run(given.run)
     path = {"best": run.best, "last": run.last}.get(given.checkpoint, Path(given.checkpoint))
     if given.checkpoint not in ("best", "last") and not path.exists():
         near = meant(given.checkpoint, ["best", "last"]) or meant_path(path)
         parser.error(f"--checkpoint {path}: expected best, last or a file, found none{near}")
-    used = Origin(options.model, fingerprint(t5.embedding.weight))  # before a baseline's weights are put in
+    used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))  # before a baseline's weights are put in
     warn_of_others(origins(given.add_sources), used)
     trained: Trained
     if given.add_sources or given.remove_sources:
@@ -95,50 +95,43 @@ def load_evaluated(parser: Parser, given: argparse.Namespace, options: Plan, t5:
         if given.save_checkpoint and distributed.is_main():
             save_prompt(given.save_checkpoint, trained, config)
     else:
-        trained, config = load_trained(path, options.method, t5)
-    if trained.prompt is not None and trained.prompt.target.size(2) != t5.config.d_model:
-        raise AttemptError(
-            f"{run.folder}: expected a model of width {trained.prompt.target.size(2)}, found {t5.config.d_model} in "
-            f"{options.model}; give the run's own by --model"
-        )
-    if options.method != "finetune":  # whose weights are all in the checkpoint
-        warn_of_others([(path, config.origin)], used)
+        trained, config = load_trained(path, plan.method, backbone.t5)
     if given.attention_map and config.method != "attempt":
         parser.error(f"--attention-map: expected prompts of --method attempt, found {path} of {config.method}")
-    if config.labels != options.labels:
-        raise AttemptError(
-            f"{path}: expected answers that are {options.labels}, as the run's, found {config.labels}; "
-            "name the run that it is of by --run"
-        )
-    return trained, config
+    check_trained(path, trained, config, plan, backbone, used)
+    return ready(plan, backbone, trained, config, numbered(expand(given.task or plan.task), config))
 
 
 @memory_told()
 def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
-    options = options_of(parser, given)
-    downloader = new_downloader(options)
-    backbone = Backbone.load(options, downloader)
-    trained, config = load_evaluated(parser, given, options, backbone.t5)
-    if trained.prompt is not None:
-        trained.prompt.to(backbone.machine.device)
-    show_pads(backbone, trained.prompt, options)
-    backbone.machine.quicken(backbone.t5, options)
-
-    chosen = numbered(expand(given.task or options.task), config)
-    if given.interactive:
-        model = Model(backbone.t5, backbone.tokenizer, backbone.machine, trained.prompt, config.sources)
-        converse([new_question(name, number, options, backbone) for name, number in chosen.items()], model.reply)
+    plan = options_of(parser, given)
+    if given.answer:
+        out = sys.stdout  # the answers have it for themselves
+        with contextlib.redirect_stdout(sys.stderr):
+            runner = load_evaluated(parser, given, plan, Backbone.load(plan, new_downloader(plan)))
+            answer_rows(runner, given.answer, out)
         return
-    lines: list[str] = []
-    instances = {}
-    for name, number in chosen.items():
-        split = load_splits(name, number, [given.split], options, downloader, backbone.tokenizer)[given.split]
-        record, answers = score_split(backbone, trained.prompt, split, options)
+    backbone = Backbone.load(plan, new_downloader(plan))
+    runner = load_evaluated(parser, given, plan, backbone)
+    if given.interactive:
+        converse(runner)
+    else:
+        score(runner, given)
+
+
+def score(runner: Runner, given: argparse.Namespace) -> None:
+    """Score a split of each task; write the answers, and draw the mixture, where that is asked for."""
+    plan, backbone, prompt = runner.plan, runner.backbone, runner.prompt
+    lines, instances = list[str](), {}
+    for name, question in runner.questions.items():
+        loaded = load_splits(name, question.number, [given.split], plan, new_downloader(plan), backbone.tokenizer)
+        split = loaded[given.split]
+        record, answers = score_split(backbone, prompt, split, plan)
         print(describe(record))
         if given.attention_map:
-            instances[name] = instance_weights(backbone, trained.prompt, split.tokens).double().cpu().numpy()
+            instances[name] = instance_weights(backbone, prompt, split.tokens).double().cpu().numpy()
         for i, (example, prediction) in enumerate(zip(split.examples, answers, strict=True)):
             row = {"task": name, "split": given.split, "index": i, "source": example.source, "target": example.target}
             more = {"references": example.references} if example.references else {}
@@ -147,40 +140,7 @@ def evaluate(argv: Sequence[str] | None) -> None:
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
     if given.attention_map and distributed.is_main():
-        prompts = [*config.sources, *(["target"] if config.use_target else [])]
-        show([attention_map(given.split, prompts, instances)], given.attention_map)
-
-
-def numbered(names: Sequence[str], config: PromptConfig) -> dict[str, int]:
-    """The names of tasks to score, each with the number of its prompt in the checkpoint."""
-    if len(config.names) == 1:  # one prompt can be tried on any task
-        return dict.fromkeys(names, 0)
-    for name in names:
-        if name not in config.names:
-            near = meant(name, config.names)
-            raise AttemptError(
-                f"--task {name}: expected one of the checkpoint's tasks, {', '.join(config.names)}{near}"
-            )
-    return {name: config.names.index(name) for name in names}
-
-
-def new_question(name: str, number: int, options: Options, backbone: Backbone) -> Question:
-    """A task to be asked by hand: of its files, only a user's own are needed."""
-    task = find_task(name, options)
-    check_answers(task, options)
-    labels = task.label_texts(options.labels)
-    rows = label_ids(backbone, labels).to(backbone.machine.device) if labels else None
-    return Question(
-        name,
-        task.fields,
-        lambda values: source_text(task, values, options.task_name),
-        number,
-        options.max_source_length or task.max_source,
-        options.max_target_length or (FREE_TEXT if rows is None else rows.size(1)),
-        dict(zip(labels, task.labels or labels, strict=True)),
-        rows,
-        options.answer_by == "labels",
-    )
+        show([attention_map(given.split, runner.mixed, instances)], given.attention_map)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,3 +1,34 @@
-"""Soft prompts and their attentional mixture (ATTEMPT, Asai et al., EMNLP 2022)."""
+"""Soft prompts and their attentional mixture (ATTEMPT, Asai et al., EMNLP 2022).
+
+    runner = attempt.load("runs/mine")                    # a finished run
+    runner.answer(["a text", "another"], task="mine")     # N answers: labels or texts
+    runner.weights(["a text", "another"])                 # the mixture: its P names, and (N,P) weights
+
+T5, SoftPrompt (the prompts and their sources) and PromptAttention (G) are the parts that compute this.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attempt.answering.runner import Answer, Runner, Weights, load
+    from attempt.attention import PromptAttention
+    from attempt.prompt import SoftPrompt
+    from model.t5 import T5
 
 __version__ = "0.1.0"
+__all__ = ["T5", "Answer", "PromptAttention", "Runner", "SoftPrompt", "Weights", "load"]
+PLACES = {
+    "attempt.answering.runner": ("Answer", "Runner", "Weights", "load"),
+    "attempt.attention": ("PromptAttention",),
+    "attempt.prompt": ("SoftPrompt",),
+    "model.t5": ("T5",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The front door's parts, each imported when it is first asked for: a part of attempt/ does not wait for all."""
+    for place, names in PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(place), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ Shapes: L prompt length, D model width, N prompts.
 
 import json
 import re
-import sys
+import runpy
 from pathlib import Path
 
 import torch
@@ -85,9 +85,5 @@ def save(path: Path, rows: list[list[str]]) -> None:
     write_whole(path, text.encode("utf-8"))
 
 
-if __name__ == "__main__":  # a program stands on top of all floors
-    import sys
-
-    from attempt.compare.similarity import main
-
-    sys.exit(main())
+if __name__ == "__main__":  # the program stands on a higher floor
+    runpy.run_module("attempt.compare.similarity", run_name="__main__")

@@ -29,7 +29,7 @@ from model.errors import briefly, note
 from model.files import ROOT, sum_of
 
 # What the layout is, and what Tokenizer and TokenSet.build make of a text: an edit of one makes new files.
-CODE = sum_of(ROOT / file for file in ("data/batches.py", "data/token_cache.py", "model/tokenizer.py"))
+CODE = sum_of({file: ROOT / file for file in ("data/batches.py", "data/token_cache.py", "model/tokenizer.py")})
 LEAST = 5_000  # examples; smaller sets are tokenised in a fraction of a second, and leave no file
 SUM, COUNTS = 4, 6  # int64 numbers
 

@@ -195,9 +195,8 @@ def is_tsv(path: Path | str) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(".tsv")
 
 
-def read_rows(name: str, files: UserFiles) -> list[Row]:
-    """The rows of one file: the source fields and the target, stripped."""
-    path = Path(name)
+def cells_of(path: Path, columns: tuple[str, ...]) -> Cells:
+    """The wanted cells of each row of a file, stripped, as they are read."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     if ending not in ENDINGS:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
@@ -205,12 +204,17 @@ def read_rows(name: str, files: UserFiles) -> list[Row]:
         raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
     lines = _lines(path)
     if ending == ".jsonl":
-        cells = _json_cells(lines, files.columns)
+        cells = _json_cells(lines, columns)
     else:
-        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), files.columns, path)
-    rows, others = [], set()
+        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), columns, path)
     for where, values in cells:
-        texts = [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
+        yield where, [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
+
+
+def read_rows(name: str, files: UserFiles) -> list[Row]:
+    """The rows of one file: the source fields and the target, stripped."""
+    path, rows, others = Path(name), list[Row](), set()
+    for where, texts in cells_of(path, files.columns):
         if files.task and (task := texts.pop()) != files.task[1]:
             others.add(task)
             continue

@@ -6,7 +6,6 @@ that is nearest to that prompt, and ATTEMPT. A table and the mixture's weights c
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -54,7 +53,7 @@ def demo_words(words: Sequence[str]) -> list[str]:
     flags = [
         f"@{HERE / 'demo.args'}",
         "--model",
-        os.path.relpath(HERE / "checkpoint"),
+        path_of(HERE / "checkpoint"),
         "--data-dir",
         str(demo_folder()),
         *(["--lr", RATES[method]] if method in RATES else PROMPTS),
@@ -65,8 +64,13 @@ def demo_words(words: Sequence[str]) -> list[str]:
     streamed = stream.NAME in takewhile(lambda word: not word.startswith("-"), after)
     if method == "attempt" and not streamed and not {"--seed", "--seeds", "--resume"} & {*spoken}:
         flags += SEEDS
-    flags += ["--source-prompts", *map(os.path.relpath, sources)] if sources else []
+    flags += ["--source-prompts", *map(path_of, sources)] if sources else []
     return [*flags, *(stream.flags(demo_folder()) if streamed else []), *words]
+
+
+def path_of(file: Path) -> str:
+    """As short as below the current folder it can be; else from the root, which holds wherever a run is read."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def show(command: Command, train_run: Callable[..., None]) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -53,12 +53,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sum_of(files: Iterable[Path]) -> str:
-    """SHA-256 of files below ROOT, in 12 hexadecimal digits: one for the same lines, however a system ends them."""
+def sum_of(files: Mapping[str, Path]) -> str:
+    """SHA-256 of files under their names, in 12 hexadecimal digits: one for the same lines, wherever they lie."""
     digest = hashlib.sha256()
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        digest.update(f"{file.relative_to(ROOT).as_posix()} {len(text)}\n{text}".encode())
+    for name, file in files.items():
+        text = file.read_text(encoding="utf-8")  # in which every system's line ends are the same
+        digest.update(f"{name} {len(text)}\n{text}".encode())
     return digest.hexdigest()[:DIGITS]
 
 

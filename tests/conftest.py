@@ -34,7 +34,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Each process begins with whole files, whose fixtures are then made once, and ends with some of the other's."""
+    """Each process begins with whole files, so that most of what a file shares is made once."""
     if config.getvalue("dist") != "load":
         return None  # chosen on the command line
     from xdist.scheduler import WorkStealingScheduling  # noqa: PLC0415 - there is none without pytest-xdist

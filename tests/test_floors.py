@@ -38,11 +38,6 @@ def floor_of(file: Path) -> int:
     return FLOORS.index("" if door or file.parent == Path() else file.parent.as_posix())
 
 
-def is_program(node: ast.AST) -> bool:
-    """`if __name__ == "__main__":` is a program's begin, which stands on top."""
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-
-
 def names_in(node: ast.AST) -> Iterator[str]:
     """The modules that are imported anywhere below a node, as `import a.b`, or `from a import b`, written a.b."""
     for child in ast.iter_child_nodes(node):
@@ -50,7 +45,7 @@ def names_in(node: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif not is_program(child):
+        else:
             yield from names_in(child)
 
 

@@ -16,6 +16,7 @@ import train
 from attempt.answering.backbone import Backbone
 from attempt.checkpoint import load_prompt
 from attempt.runs.plan import Plan
+from data.download import Downloader
 from model.tokenizer import Tokenizer
 
 
@@ -74,7 +75,7 @@ def test_the_mixtures_weights_are_those_of_the_task(mixture_run: Path, capsys: p
     assert third[0] == "read      cola sentence: A dog sleeps ." and "cola: type sentence: a line;" in printed
     prompt, config = load_prompt(mixture_run)
     plan = Plan.read(mixture_run / "config.json")
-    backbone = Backbone.load(plan, eval.Downloader(data_dir=Path(plan.data_dir or "")))
+    backbone = Backbone.load(plan, Downloader(data_dir=Path(plan.data_dir or "")))
     for number, block in ((0, first), (1, third)):
         ids = torch.tensor([[*backbone.tokenizer.encode(block[0].removeprefix("read      ")), 1]])
         E, mask, Q = backbone.t5.embedding(ids), torch.ones_like(ids, dtype=torch.bool), prompt.target[number, None]
@@ -120,7 +121,7 @@ def test_what_is_typed_wrong_is_told_and_the_rest_answered(
     assert "expected lines in UTF-8" in error_of(capsys)
     with pytest.raises(SystemExit):
         eval.main(["--run", str(mixture_run), "--interactive", "--predictions", "x"])
-    assert "without --predictions" in error_of(capsys)
+    assert "without --answer, --predictions and" in error_of(capsys)
 
 
 def test_free_text_has_no_labels_and_no_data_is_needed(

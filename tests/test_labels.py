@@ -18,6 +18,7 @@ from attempt.answering.backbone import Backbone
 from attempt.answering.splits import Split, load_splits
 from attempt.checkpoint import load_prompt
 from attempt.runs.plan import Plan
+from data.download import Downloader
 from data.tasks import get_task
 from model.checkpoint import load_t5
 from model.decoding import label_scores
@@ -114,7 +115,7 @@ def test_encoder_and_decoder_run_once_a_batch(pair: Pair) -> None:
 
 def scored(run: Path, split: str = "dev") -> tuple[Backbone, Any, Split, Plan]:
     plan = Plan.read(run / "config.json")
-    downloader = eval.Downloader(data_dir=Path(plan.data_dir or ""))
+    downloader = Downloader(data_dir=Path(plan.data_dir or ""))
     backbone = Backbone.load(plan, downloader)
     loaded = load_splits(plan.task[0], 0, [split], plan, downloader, backbone.tokenizer)[split]
     return backbone, load_prompt(run)[0], loaded, plan

@@ -1,21 +1,37 @@
-"""What the README says is so: its commands are taken by the programs, its links, line counts and list of files hold."""
+"""What the README says is so: its commands are taken by the programs, its links, line counts and snippet hold; so do
+the commands and links of the pages that it sends to, and their list of files."""
 
+import contextlib
+import io
 import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from attempt.eval_command import new_parser
 from conftest import REPOSITORY
 
+import eval
 import train
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-LINES = [line.strip() for line in TEXT.splitlines() if line.startswith("    ")]
-CELLS = re.findall(r"\| `(python [^`]+)` \|", TEXT)
-PROGRAMS = [line for line in [*LINES, *CELLS, *re.findall(r"`(python -?[^`]+)`", TEXT)] if "python" in line]
+PAGES = [REPOSITORY / "docs" / f"{name}.md" for name in ("data", "files", "first-run", "options", "speed-cpu")]
+EVERYTHING = "\n".join([TEXT, *(page.read_text(encoding="utf-8") for page in PAGES)])
+
+
+def indented(text: str) -> list[str]:
+    """The commands that stand on a line of their own, and no blocks of Python or of output."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+LINES = indented(TEXT)
+FOUND = [*indented(EVERYTHING), *re.findall(r"`(python -?[^`]+)`", EVERYTHING)]
+PROGRAMS = {line for line in FOUND if "python" in line}
+ON_DEMO_RUNS = [line for line in LINES if "runs/demo" in line]  # test_what_looks_at_runs runs them whole
 
 
 def words_of(command: str) -> list[str]:
@@ -27,23 +43,29 @@ def words_of(command: str) -> list[str]:
 def taken(words: list[str]) -> bool:
     """Parse a command of train.py or eval.py as the program does; of others look for the flags in their --help."""
     if words[0] == "train.py":
-        if words[1:2] != ["--help"] and "--resume" not in words:
+        if words[1] not in ("--help", "--list-tasks") and "--resume" not in words:
             train.parse(words[1:])
         return True
     if words[0] == "eval.py":
-        new_parser().parse_args(words[1:])
+        eval.new_parser().parse_args(words[1:])
         return True
     if words[0] == "-m" and words[1] not in ("pytest", "venv"):
         part = words[2:3] if words[1] == "attempt.exchange" else []  # export and import have flags of their own
-        run = subprocess.run([sys.executable, *words[:2], *part, "--help"], check=False, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
+        known = help_of(*words[:2], *part)
         for flag in (word for word in words[2:] if word.startswith("--")):
-            assert flag in run.stdout, f"{words[1]} has no {flag}"
+            assert flag in known, f"{words[1]} has no {flag}"
         return True
     return False
 
 
-@pytest.mark.parametrize("command", sorted({*LINES, *PROGRAMS}))
+@cache
+def help_of(*words: str) -> str:
+    run = subprocess.run([sys.executable, *words, "--help"], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("command", sorted({*LINES, *PROGRAMS} - {*ON_DEMO_RUNS}))
 def test_commands_are_taken(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     words = words_of(command)
@@ -56,9 +78,13 @@ def test_commands_are_taken(command: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_has_commands_for_everything() -> None:
-    """The patterns above find them: two to start, three kinds of hardware, results, speed, methods, looking, data."""
-    assert len(LINES) > 15 and len(CELLS) >= 6
-    assert [line for line in LINES if line.startswith("pip install")] == [LINES[0], LINES[1]]
+    """The patterns above find them: to start, to answer, data, looking, three kinds of hardware, the tests."""
+    assert len(LINES) > 15 and len(PROGRAMS) > 30
+    assert [line for line in LINES if line.startswith("pip install")] == [LINES[0], LINES[-1]]
+
+
+def test_it_is_short() -> None:
+    assert len(TEXT.replace("|", "").split()) < 1900
 
 
 def test_line_counts() -> None:
@@ -69,62 +95,81 @@ def test_line_counts() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)]+)\)", TEXT) if not t.startswith("http")]
-    assert len(targets) > 20
-    assert not [target for target in targets if not (REPOSITORY / target).exists()]
+    """To files, and to headings by the names that GitHub gives them."""
+    found = 0
+    for page in [REPOSITORY / "README.md", *PAGES]:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            path, _, part = target.partition("#")
+            if not target.startswith("http"):
+                there = page.parent / path if path else page
+                assert there.exists(), f"{page.name}: {target}"
+                assert not part or part in anchors(there), f"{page.name}: {target}"
+                found += 1
+    assert found > 35
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_file_has_its_place_in_the_list() -> None:
     listed: list[str] = []
-    table = TEXT[TEXT.index("## The files") : TEXT.index("## How it is checked")]
-    for row in re.findall(r"^\| (.+?) \| ", table, re.MULTILINE):
+    for row in re.findall(r"^\| (.+?) \| ", (REPOSITORY / "docs/files.md").read_text(encoding="utf-8"), re.MULTILINE):
         folder = ""
         for name in re.findall(r"`([^`]+)`", row):
             folder = name.rpartition("/")[0] or folder
             listed.append(name if "/" in name else f"{folder}/{name}".lstrip("/"))
-    files = [f"{part}/{p.name}" for part in ("model", "attempt", "data") for p in Path(REPOSITORY, part).glob("*.py")]
-    wanted = {file for file in files if not file.endswith("__init__.py")} | {"train.py", "eval.py"}
-    assert wanted == {name for name in listed if name.endswith(".py")} and len(listed) == len(set(listed))
+    files = [p for part in ("model", "attempt", "data") for p in Path(REPOSITORY, part).rglob("*.py")]
+    named = {str(p.relative_to(REPOSITORY)) for p in files if p.name not in ("__init__.py", "__main__.py")}
+    assert named | {"train.py", "eval.py"} == {name for name in listed if name.endswith(".py")}
+    assert len(listed) == len(set(listed))
+
+
+@pytest.fixture(scope="module")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the README's two demos have put their runs, with fewer steps."""
+    folder = tmp_path_factory.mktemp("demo")
+    few = ["--steps", "2", "--eval-every", "2", "--eval-examples", "20", "--device", "cpu"]
+    inline = [line for line in PROGRAMS if line.startswith("python train.py --demo --task mrpc --method")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        for line, shown in zip((LINES[0], *inline), ("what each kind of row gets", "what ATTEMPT mixes"), strict=True):
+            words, printed = words_of(line), io.StringIO()
+            assert "--demo" in words
+            with contextlib.redirect_stdout(printed):
+                assert train.main([*words[1:], *few, "--out", str(folder / "runs")]) == 0
+            assert shown in printed.getvalue()
+    return folder
 
 
 @pytest.mark.long
-def test_the_demo_and_what_looks_at_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """The first commands, with fewer steps, and the commands under "Looking at runs" and of PEFT, on its runs."""
+def test_what_looks_at_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command on the demo's runs: the three to go on with, those under "Looking at runs", and the answers."""
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    words = words_of(LINES[0])
-    assert "--demo" in words
-    few = ["--steps", "2", "--eval-every", "2", "--eval-examples", "20", "--device", "cpu"]
-    assert train.main([*words[1:], *few, "--out", str(tmp_path / "runs")]) == 0
-    assert "what each kind of row gets" in capfd.readouterr().out
-    (other,) = [words_of(line) for line in PROGRAMS if line.startswith("python train.py --demo --task mrpc --method")]
-    assert train.main([*other[1:], *few, "--out", str(tmp_path / "runs")]) == 0
-    assert "what ATTEMPT mixes for mrpc" in capfd.readouterr().out
-    places = {
-        "runs/rte-attempt-t5-base": "runs/stream/attempt/seed-42",
-        "runs/rte-prompt-t5-base": "runs/mrpc/prompt/seed-1",
-    }
-    places |= {
-        "runs/sst2-prompt-t5-base": "runs/mrpc/prompt/seed-1",
-        "sst2-adapter": "adapter",
-        "weights.png": "weights.png",
-    }
-    places |= {"answers.jsonl": "answers.jsonl", "runs": "runs"}
-    start = TEXT.index("## Looking at runs")
-    section = [line.strip() for line in TEXT[start : TEXT.index("##", start + 2)].splitlines() if line[:4] == "    "]
-    assert len(section) == 4
-    others = [line for line in LINES if "exchange export" in line or "--predictions" in line]
-    assert len(others) == 2
-    for line in [*section, *others]:
-        command = [str(tmp_path / places[word]) if word in places else word for word in words_of(line)]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(demo_runs / "cache"))
+    (demo_runs / "rows.tsv").write_text("text\nsentence: a dog barked .\n", encoding="utf-8")
+    assert len(ON_DEMO_RUNS) == 8
+    written = ("answers.jsonl", "weights.png", "curves.png", "mrpc-adapter")
+    for line in ON_DEMO_RUNS:
+        command = [word.replace("runs/demo", str(demo_runs / "runs")) for word in words_of(line)]
+        command = [str(demo_runs / word) if word in (*written, "rows.tsv") else word for word in command]
         run = subprocess.run(
             [sys.executable, *command], check=False, input="a dog barked .\n", capture_output=True, text=True
         )
         assert run.returncode == 0, f"{line}: {run.stderr}"
-    assert (tmp_path / "weights.png").stat().st_size > 1000 and (tmp_path / "runs" / "report.html").exists()
-    assert (tmp_path / "adapter" / "adapter_config.json").exists() and (tmp_path / "answers.jsonl").exists()
+    assert all((demo_runs / name).exists() for name in written) and (demo_runs / "runs" / "report.html").exists()
+
+
+@pytest.mark.long
+def test_the_snippet_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    (snippet,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(snippet.replace("runs/demo", str(demo_runs / "runs")), names)  # what a reader types
+    assert capsys.readouterr().out.count("\n") >= 3
+    assert tuple(names["mixture"].values.shape) == (2, 5) and len(names["mixture"].names) == 5
 
 
 def test_no_figure_is_left_open() -> None:

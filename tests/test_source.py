@@ -141,7 +141,8 @@ def test_ids_are_made_anew_after_an_edit_of_what_makes_them(monkeypatch: pytest.
     told = ([Example("a", "b")], "vocabulary", 9, None, 1)
     before = token_cache.name_of(*told)
     assert before == token_cache.name_of(*told)
-    assert files.sum_of([REPOSITORY / "model/tokenizer.py"]) != files.sum_of([REPOSITORY / "data/batches.py"])
+    made_of = [{name: REPOSITORY / name} for name in ("model/tokenizer.py", "data/batches.py")]
+    assert files.sum_of(made_of[0]) != files.sum_of(made_of[1])
     monkeypatch.setattr(token_cache, "CODE", OTHER)
     assert token_cache.name_of(*told) != before
 

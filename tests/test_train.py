@@ -23,6 +23,7 @@ from attempt.runs.folder import Run
 from attempt.runs.plan import Plan
 from attempt.training.summary import training_lines
 from data.batches import bucketed
+from data.download import Downloader
 
 
 def test_a_run_folder_holds_what_the_run_was_and_did(prompt_run: Path) -> None:
@@ -130,7 +131,7 @@ def test_each_task_is_answered_with_its_own_prompt(attempt_flags: list[str], tmp
     out = tmp_path / "run"
     assert train.main([*attempt_flags, "--out", str(out)]) == 0
     plan = Plan.read(out / "config.json")
-    downloader = eval.Downloader(data_dir=Path(plan.data_dir or ""))
+    downloader = Downloader(data_dir=Path(plan.data_dir or ""))
     backbone = Backbone.load(plan, downloader)
     prompt, _ = load_prompt(out)
     prompt.target.data[1] = torch.randn(6, 32) * 5

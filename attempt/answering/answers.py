@@ -47,19 +47,31 @@ def answer(
     labels: Sequence[str] = (),
 ) -> list[str]:
     """The greedy answer to each example, at most `length` tokens long; of `labels`, if any, the most probable."""
-    backbone.t5.eval()
     answers: dict[int, str] = {}
     rows = label_ids(backbone, labels) if labels else None
-    for batch in evaluation_batches(backbone, prompt, tokens, batch_size, "answering"):
-        if rows is not None:
-            scores = backbone.label_scores(prompt, batch, rows, batch_size)
-            texts = [labels[i] for i in scores.argmax(1).tolist()]  # of equal ones the first
+    for index, found in found_by(backbone, prompt, tokens, length, batch_size, rows):
+        if labels:
+            texts = [labels[i] for i in found.argmax(1).tolist()]  # of equal ones the first
         else:
-            ids = backbone.generate(prompt, batch, length, batch_size)
-            texts = [backbone.tokenizer.decode(row) for row in ids.tolist()]
-        answers.update(zip(batch.index.tolist(), texts, strict=True))
+            texts = [backbone.tokenizer.decode(row) for row in found.tolist()]
+        answers.update(zip(index, texts, strict=True))
     answers = distributed.merged(answers)
     return [answers[i] for i in range(len(tokens))]
+
+
+def found_by(
+    backbone: Backbone, prompt: SoftPrompt | None, tokens: TokenSet, length: int, batch_size: int, labels: Tensor | None
+) -> Iterator[tuple[list[int], Tensor]]:
+    """For each batch the examples' positions, and the log-probabilities (B,C) of `labels` (C,T).
+
+    Without labels, greedy answers (B,T) of at most `length` tokens.
+    """
+    backbone.t5.eval()
+    for batch in evaluation_batches(backbone, prompt, tokens, batch_size, "answering"):
+        if labels is None:
+            yield batch.index.tolist(), backbone.generate(prompt, batch, length, batch_size)
+        else:
+            yield batch.index.tolist(), backbone.label_scores(prompt, batch, labels, batch_size)
 
 
 def label_ids(backbone: Backbone, labels: Sequence[str]) -> Tensor:

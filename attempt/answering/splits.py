@@ -65,9 +65,9 @@ def find_task(name: str, options: Options) -> Task:
         return get_task(name)
     columns = tuple(options.source_field), options.target_field
     paths = options.train_file, options.dev_file, options.test_file
-    answers = options.answers or ("counted" if isinstance(options, Plan) else None)  # of a run before plans told it
+    before = "counted" if isinstance(options, Plan) else None  # of a run of before, whose plan does not say
+    answers = None if options.answers == "both" else options.answers or before
     own = None if options.task_field is None else (options.task_field, name)
-    answers = None if answers == "both" else answers
     known = options.formats.get(name) if isinstance(options, Plan) else None
     files = UserFiles(*paths, *columns, answers, options.text_scores or "plain", own)
     return user_task(name, files, None if known is None else known["labels"])

@@ -17,8 +17,11 @@ LOOKING = ("compare", "plots", "report_html")  # rooms of attempt/
 def code_sum() -> str:
     """The sum over all that a result can depend on: the packages, but for LOOKING, train.py and eval.py."""
     files = [file for name in PACKAGES for file in sorted((ROOT / name).rglob("*.py"))]
-    looking = {ROOT / "attempt" / room for room in LOOKING}
-    return sum_of([*(file for file in files if file.parent not in looking), ROOT / "train.py", ROOT / "eval.py"])
+    inside = ROOT / "attempt" / "programs"
+    programs = inside if inside.is_dir() else ROOT  # a plain install has them in the package (attempt/console.py)
+    left_out = {programs, *(ROOT / "attempt" / room for room in LOOKING)}
+    named = {file.relative_to(ROOT).as_posix(): file for file in files if file.parent not in left_out}
+    return sum_of({**named, **{name: programs / name for name in ("train.py", "eval.py")}})
 
 
 @cache

@@ -1,5 +1,6 @@
 """Similarities of prompts in a table: python -m attempt.spot (attempt/spot.py has the measures)."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,3 +62,7 @@ def run(argv: Sequence[str] | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     return exit_status("python -m attempt.spot", lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

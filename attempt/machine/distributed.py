@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -80,8 +81,9 @@ def together(work: Callable[[], None], advice: str) -> None:
 
 def _join() -> None:
     global _store, _patient  # noqa: PLW0603 - as torch.distributed's own groups: there is one job in a process
-    # before there is a group, which its functions' defaults would keep to the very end; here, for it takes seconds
-    from torch.distributed import fsdp  # noqa: F401, PLC0415
+    # they take seconds, and once a group is there, their functions' defaults would keep that to the very end
+    import torch.distributed.fsdp  # noqa: PLC0415
+    import torch.distributed.tensor.debug  # noqa: PLC0415
 
     cuda = torch.cuda.is_available()
     if cuda:
@@ -100,9 +102,8 @@ def _leave() -> None:
     last reference to it: a T5 that is shared out has some, in cycles, and so has what DTensor remembers of its parts.
     """
     global _store, _patient  # noqa: PLW0603
-    from torch.distributed.tensor import debug  # noqa: PLC0415 - as in _join
-
     wait_for_all()
+    debug = sys.modules.get("torch.distributed.tensor.debug")
     if forget := getattr(debug, "_clear_sharding_prop_cache", None):
         forget()
     gc.collect()

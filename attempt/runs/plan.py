@@ -107,10 +107,8 @@ class Plan(Options):
         """With paths that are found from any folder: the relative ones start where the run was started."""
         if not self.where or self.where == os.getcwd():
             return self
-        paths = {name: Path(path) for name in PATHS if (path := getattr(self, name))}
-        there: dict[str, Any] = {
-            name: str(place) for name, path in paths.items() if (place := self.where / path).exists()
-        }
+        places = {name: Path(self.where, path) for name in PATHS if (path := getattr(self, name))}
+        there: dict[str, Any] = {name: str(place) for name, place in places.items() if place.exists()}
         return dataclasses.replace(self, **there)
 
     def differences(self, options: Options) -> list[str]:

@@ -91,10 +91,8 @@ class Job:
             processes = self.trainer.restore(self.run.load_state())
             self.run.create(self.options)  # which --change may have changed
             print(f"resumed    {self.run.folder} at step {self.trainer.step}")
-            if processes != distributed.size():
-                print(
-                    f"           saved by {processes} processes, now {distributed.size()}: dropout draws other numbers"
-                )
+            if (now := distributed.size()) != processes:
+                print(f"           saved by {processes} processes, now {now}: dropout draws other numbers")
         else:
             self.run.create(self.options)
         self.started = time.monotonic() - self.trainer.seconds

@@ -1,0 +1,246 @@
+"""A finished run, to be used: attempt.load("runs/mine").answer(["a text"])
+
+Shapes: C labels, N texts, P prompts of a mixture, T tokens of a label.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from torch import Tensor
+
+from attempt.answering.answers import found_by, instance_weights, label_ids, show_pads
+from attempt.answering.backbone import Backbone, new_downloader
+from attempt.answering.splits import check_answers, find_task
+from attempt.checkpoint import PromptConfig, Trained, load_trained
+from attempt.origin import Origin, fingerprint, warn_of_others
+from attempt.prompt import SoftPrompt
+from attempt.runs.folder import Run
+from attempt.runs.plan import Plan
+from data.batches import TokenSet
+from data.tasks import Example, Task, source_text
+from model.errors import AttemptError, meant
+
+FREE_TEXT = 64  # tokens of an answer that is any text, of a run that does not say how long its own are
+Text = str | Sequence[str] | Mapping[str, str]
+"""A task's one field, or its fields in their order or by their names."""
+
+
+class Answer(NamedTuple):
+    text: str
+    """A label, as the task's data call it, or any text."""
+    probabilities: dict[str, float]
+    """Of each label, among the labels; {} of free text."""
+
+
+class Weights(NamedTuple):
+    names: list[str]
+    """(P,) the sources', and last "target" where the target's own prompt is mixed too."""
+    values: Tensor
+    """(N,P): how much of each prompt every text gets; of variant `token` the mean over its positions."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A task, as one asks it."""
+
+    task: Task
+    number: int
+    """Whose prompt it is."""
+    most: int
+    """Tokens of a text, EOS included; of a longer one the end is cut off."""
+    answer_length: int
+    labels: dict[str, str] = field(default_factory=dict)
+    """The answers as they are written, and what they mean; none where any text is one."""
+    task_name: bool = True
+    """Whether a text begins with the task's name."""
+
+    def text_of(self, values: Text) -> str:
+        """The fields' values -> the text that the model reads. Raises AttemptError where some are missing."""
+        fields = self.task.fields
+        if isinstance(values, str):
+            values = (values,)
+        elif isinstance(values, Mapping):
+            values = tuple(values[name] for name in fields if name in values)
+        if len(values) != len(fields) or not all(isinstance(value, str) for value in values):
+            found = ", ".join(map(repr, values))
+            raise AttemptError(
+                f"{self.task.name}: expected texts for {', '.join(fields)}, found {found[:200] or 'none'}"
+            )
+        return source_text(self.task, tuple(values), self.task_name)
+
+
+class Runner:
+    """The T5, its tokenizer, and the prompts of a finished run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        backbone: Backbone,
+        prompt: SoftPrompt | None,
+        config: PromptConfig,
+        numbers: Mapping[str, int],
+    ) -> None:
+        """numbers: the tasks that it answers, and which of the prompts is whose."""
+        self.plan, self.backbone, self.prompt, self.config = plan, backbone, prompt, config
+        self.questions = {name: new_question(name, number, plan, backbone) for name, number in numbers.items()}
+
+    @property
+    def mixed(self) -> list[str]:
+        """The names of the P prompts that are mixed, in their order."""
+        return [*self.config.sources, *(["target"] if self.config.use_target else [])]
+
+    @overload
+    def answer(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: Literal[False] = False
+    ) -> list[str]: ...
+
+    @overload
+    def answer(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, *, probabilities: Literal[True]
+    ) -> list[Answer]: ...
+
+    def answer(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: bool = False
+    ) -> list[str] | list[Answer]:
+        """The answer to each of N texts: a string, or with `probabilities` an Answer.
+
+        task: whose texts they are, or of each text whose; None where the run has one task. A label is written by the
+        model, as eval.py does by default and may be none of the labels, or chosen with --answer-by labels.
+        """
+        asked = self._asked(texts, task)
+        labels = list(dict.fromkeys(text for question in asked for text in question.labels))
+        choose = self.plan.answer_by == "labels"
+        by_labels = [i for i, question in enumerate(asked) if question.labels and (choose or probabilities)]
+        written = [i for i, question in enumerate(asked) if not (question.labels and choose)]
+        answers, shares = [""] * len(asked), [dict[str, float]()] * len(asked)
+        for i, scores in self._found(texts, asked, by_labels, labels):
+            own = asked[i].labels
+            found = scores[[labels.index(text) for text in own]].softmax(0).tolist()  # (C,), of its task's labels
+            shares[i] = dict(zip(own.values(), found, strict=True))
+            answers[i] = max(shares[i], key=lambda label: shares[i][label])
+        for i, ids in self._found(texts, asked, written, []):
+            text = self.backbone.tokenizer.decode(ids[: asked[i].answer_length].tolist())
+            answers[i] = asked[i].labels.get(text.strip(), text)
+        return [Answer(*pair) for pair in zip(answers, shares, strict=True)] if probabilities else answers
+
+    def weights(self, texts: Sequence[Text], task: str | Sequence[str] | None = None) -> Weights:
+        """The mixture that each of N texts gets. Raises AttemptError where the run mixes no prompts."""
+        asked, everything = self._asked(texts, task), list(range(len(texts)))
+        tokens, order = self._tokens(texts, asked, everything)
+        values = instance_weights(self.backbone, self.prompt, tokens).cpu()
+        return Weights(self.mixed, values[np.argsort(order)])
+
+    def _asked(self, texts: Sequence[Text], task: str | Sequence[str] | None) -> list[Question]:
+        """The question of each text."""
+        if isinstance(texts, str) or (task is not None and not isinstance(task, str) and len(task) != len(texts)):
+            raise AttemptError("expected a list of texts, and a task or one for each of them, found other numbers")
+        known = list(self.questions)
+        if task is None and len(known) > 1:
+            raise AttemptError(f"expected a task, one of {', '.join(known)}, or one for each text, found none")
+        names = [task or known[0]] * len(texts) if task is None or isinstance(task, str) else task
+        for name in names:
+            if name not in self.questions:
+                raise AttemptError(f"task {name}: expected one of the run's, {', '.join(known)}{meant(name, known)}")
+        return [self.questions[name] for name in names]
+
+    def _tokens(
+        self, texts: Sequence[Text], asked: Sequence[Question], rows: Sequence[int]
+    ) -> tuple[TokenSet, list[int]]:
+        """The texts of some rows as ids, and which row each is of: those of a task come together."""
+        tokenizer, sets, order = self.backbone.tokenizer, [], list[int]()
+        for question in dict.fromkeys(map(id, (asked[row] for row in rows))):
+            own = [row for row in rows if id(asked[row]) == question]
+            one = asked[own[0]]
+            examples = [Example(one.text_of(texts[row]), "") for row in own]
+            sets.append(TokenSet.build(examples, tokenizer.encode_batch, one.most, None, one.number, tokenizer.eos))
+            order += own
+        return TokenSet.join(sets), order
+
+    def _found(
+        self, texts: Sequence[Text], asked: Sequence[Question], rows: Sequence[int], labels: Sequence[str]
+    ) -> "list[tuple[int, Tensor]]":
+        """For each of some rows its log-probabilities (C,) of labels, or where there are none a greedy answer's ids."""
+        if not rows:
+            return []
+        tokens, order = self._tokens(texts, asked, rows)
+        length = max(asked[row].answer_length for row in rows)
+        ids = label_ids(self.backbone, labels) if labels else None
+        found = found_by(self.backbone, self.prompt, tokens, length, self.plan.eval_batch_size, ids)
+        return [(order[i], row) for index, rows_of in found for i, row in zip(index, rows_of.cpu(), strict=True)]
+
+
+def new_question(name: str, number: int, plan: Plan, backbone: Backbone) -> Question:
+    """A task to be asked: of its files only a user's own are needed, and not those where the run knows enough."""
+    task = find_task(name, plan)
+    check_answers(task, plan)
+    labels, known = task.label_texts(plan.labels), plan.formats.get(name)
+    meanings = dict(zip(labels, task.labels or labels, strict=True))
+    if known is None:  # of a run of before, or a task that it was not trained on
+        longest = label_ids(backbone, labels).size(1) if labels else FREE_TEXT
+        known = {"source_tokens": plan.max_source_length or task.max_source, "answer_tokens": longest}
+    return Question(task, number, known["source_tokens"], known["answer_tokens"], meanings, plan.task_name)
+
+
+def numbered(names: Sequence[str], config: PromptConfig) -> dict[str, int]:
+    """The names of tasks, each with the number of its prompt in the checkpoint."""
+    if len(config.names) == 1:  # one prompt can be tried on any task
+        return dict.fromkeys(names, 0)
+    for name in names:
+        if name not in config.names:
+            near = meant(name, config.names)
+            raise AttemptError(
+                f"--task {name}: expected one of the checkpoint's tasks, {', '.join(config.names)}{near}"
+            )
+    return {name: config.names.index(name) for name in names}
+
+
+def check_trained(
+    path: Path, trained: Trained, config: PromptConfig, plan: Plan, backbone: Backbone, used: Origin
+) -> None:
+    """Raises AttemptError where what was trained is not for this T5 or these labels; warns of another T5."""
+    D = backbone.t5.config.d_model
+    if trained.prompt is not None and trained.prompt.target.size(2) != D:
+        raise AttemptError(
+            f"{path.parent}: expected a model of width {trained.prompt.target.size(2)}, found {D} in {plan.model}; "
+            "give the run's own by --model"
+        )
+    if plan.method != "finetune":  # whose weights are all in the checkpoint
+        warn_of_others([(path, config.origin)], used)
+    if config.labels != plan.labels:
+        raise AttemptError(
+            f"{path}: expected answers that are {plan.labels}, as the run's, found {config.labels}; "
+            "name the run that it is of by --run"
+        )
+
+
+def load(run: str | Path, **changes: Any) -> Runner:
+    """A finished run of train.py, from its folder, which may have been moved.
+
+    changes: what shall be other than the run has it: model (a name or folder), device, precision, answer_by
+    ("generate" or "labels"), eval_batch_size, mirror, data_dir; each as the flag of eval.py.
+    """
+    own = Run(Path(run))
+    known = ("model", "device", "precision", "answer_by", "eval_batch_size", "mirror", "data_dir")
+    if other := sorted(changes.keys() - set(known)):
+        raise AttemptError(f"attempt.load: expected some of {', '.join(known)}, found {', '.join(other)}")
+    plan = Plan.read(own.config).located()
+    if plan.data_dir is not None and not Path(plan.data_dir).is_dir():
+        plan = replace(plan, data_dir=None)  # it is needed no longer, but for a T5 in it
+    plan = replace(plan, **{"device": "auto", "shard": False, "compile": False, **changes})  # too short for a compiler
+    backbone = Backbone.load(plan, new_downloader(plan))
+    used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))  # before a baseline's weights are put in
+    trained, config = load_trained(own.best, plan.method, backbone.t5)
+    check_trained(own.best, trained, config, plan, backbone, used)
+    return ready(plan, backbone, trained, config, numbered(plan.task, config))
+
+
+def ready(plan: Plan, backbone: Backbone, trained: Trained, config: PromptConfig, numbers: Mapping[str, int]) -> Runner:
+    """A Runner of what was trained, on the T5's machine."""
+    if trained.prompt is not None:
+        trained.prompt.to(backbone.machine.device)
+    show_pads(backbone, trained.prompt, plan)
+    backbone.machine.quicken(backbone.t5, plan)
+    return Runner(plan, backbone, trained.prompt, config, numbers)
