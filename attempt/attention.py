@@ -39,10 +39,10 @@ class PromptAttention(nn.Module):
                          token     h as in sub; one weight per prompt *position*, from that position's row
                          constant  a = 1/P, whatever the text
     bottleneck         R, the width in between (100 in the paper)
-    temperature        T; by default D*e, which is the 2087 that every released configuration writes for D = 768
-    learn_temperature  train it, from that T on: T = D*exp(clamp(tau, 0.005, 5)), so tau = 1 at the start by default.
-                       ValueError for a T that no tau gives. The released program has this option too, but its tau
-                       never moves
+    temperature        of the softmax; by default D*e, which is 2087 for D = 768, as in every released configuration
+    learn_temperature  train it from there: temperature = D*exp(clamp(tau, 0.005, 5)), so tau = 1 at the start by
+                       default. ValueError for a temperature that no tau gives. The released program has this option
+                       too, but its tau never moves
     pool_pads          let the embedding of padding take part in the maximum, as in the released program, which pads all
                        texts to one length; see_pads says which. The paper pools the input alone, and so do we.
     train_norm         the paper counts the LayerNorm among the trained parameters; the released program freezes it
@@ -96,7 +96,7 @@ class PromptAttention(nn.Module):
     def temperature(self) -> Tensor | float:
         if not self.learn_temperature:
             return self.fixed_temperature
-        return self.width * self.tau.clamp(0.005, 5).exp()  # T = D exp(clamp(tau))
+        return self.width * self.tau.clamp(0.005, 5).exp()  # temperature = D exp(clamp(tau))
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must hold besides the tensors."""
@@ -153,7 +153,7 @@ class PromptAttention(nn.Module):
             x = x - self.centre  # x = max_s E_s - m
         with torch.autocast(x.device.type, enabled=False):  # in fp16 the products of large prompts would overflow
             h = self.hidden(x)  # (B,D)
-            # p_j = max_l P_j[l], or each P_j[l] by itself;  a = softmax_j(p_j . h / T)
+            # p_j = max_l P_j[l], or each P_j[l] by itself;  a = softmax_j(p_j . h / temperature)
             token = self.variant == "token"
             scores = torch.einsum("jld,bd->bjl", sources if token else sources.amax(1, keepdim=True), h)
             if Q is not None:

@@ -11,6 +11,7 @@ from model.errors import AttemptError, briefly
 PEERS = {"hugging face": "HF", "hugging face, compiled": "HF compiled"}
 PEERS |= {"hugging face, static": "HF static", "hugging face, static, compiled": "HF static compiled"}
 NAMES = {"ours, plain": "--plain", "ours, eager": "--no-graphs", "ours, all": "default", "ours, compiled": "--compile"}
+LONGEST = 150  # characters of an error
 VERSIONS = ("python", "torch", "transformers", "peft")
 
 
@@ -70,7 +71,13 @@ def how_they_ended(parts: list[dict[str, Any]]) -> str:
 
 
 def last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2][-300:]
+    return in_a_line(text.strip().rpartition("\n")[2])
+
+
+def in_a_line(text: str) -> str:
+    """What a cell of a table has room for: an error's beginning and end, without what would end the cell."""
+    text = " ".join(text.replace("|", "/").split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 3]} … {text[-LONGEST * 2 // 3 :]}"
 
 
 def correctness(parts: list[dict[str, Any]]) -> str:
@@ -83,11 +90,13 @@ def correctness(parts: list[dict[str, Any]]) -> str:
             figures = [f"{row[name]:.1e}" if name in row else "-" for name in names[:3]]
             figures += [f"{100 * row['tokens']:.1f} %" if "tokens" in row else "-"]
             figures += [f"{row['dropout']:.2f}" if "dropout" in row else "-"]
-            lines.append([shown(row["program"]), row["precision"], *figures, row["problem"] or "agrees"])
+            lines.append([shown(row["program"]), row["precision"], *figures, in_a_line(row["problem"]) or "agrees"])
         blocks.append("### Forms\n\n" + markdown(lines))
     if rows := [row for part in parts if part["name"] == "resumes" for row in rows_of(part)]:
         lines = [["run", "way", "disturbed", "against the undisturbed run"]]
-        lines += [[row["kind"], row["way"], row["kills"], row["problem"] or "bit by bit the same"] for row in rows]
+        lines += [
+            [row["kind"], row["way"], row["kills"], in_a_line(row["problem"]) or "bit by bit the same"] for row in rows
+        ]
         blocks.append("### Runs\n\n" + markdown(lines))
     blocks += [f"The tests that want a GPU: {part['status']}." for part in parts if part["name"] == "tests"]
     return "\n\n".join(blocks)
@@ -137,7 +146,7 @@ def first_table(parts: list[dict[str, Any]]) -> str:
     for part in parts:
         for case in cases_of(part):
             lines += [[part["title"], shown(row["name"]), figure(row["first_seconds"])] for row in case["rows"]]
-    text = "### Before the first step\n\nAll of these at the same time, beside the checks of correctness.\n\n"
+    text = "### Before the first step\n\nAll of these at the same time.\n\n"
     return text + markdown(lines) if len(lines) > 1 else ""
 
 
@@ -152,7 +161,7 @@ def kernel_table(part: dict[str, Any] | None) -> str:
         cells += [
             f"{figure(row['kinds'][k][1])} ({row['kinds'][k][0]:.0f})" if k in row["kinds"] else "-" for k in kinds
         ]
-        lines.append([shown(row["program"]), row["what"], *cells, row["problem"] or "as it should be"])
+        lines.append([shown(row["program"]), row["what"], *cells, in_a_line(row["problem"]) or "as it should be"])
     text = "### What a step runs\n\nBy kind: milliseconds on the device, and how many kernels.\n\n"
     return text + markdown(lines) if rows else ""
 

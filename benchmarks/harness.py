@@ -232,17 +232,18 @@ def rounds(
     """The rows after each round, and the product's rate; the peak memory, and how graphs were made, come last."""
     device = torch.device(given.device)
     samplers: dict[str, Sampler] = {"product": partial(seconds, product, device)}
-    samplers |= {row: partial(worker.sample, row) for worker in group.workers for row in worker.rows}
+    samplers |= {row: partial(group.sample, worker, row) for worker in group.workers for row in worker.rows}
     if len(samplers) == 1:
         return
-    for samples in in_turns(samplers, given.rounds, given.warmup - 1):
+    for found in in_turns(samplers, given.rounds, given.warmup - 1):
+        samples = {name: taken for name, taken in found.items() if not any(map(math.isnan, taken))}
         rate = product.operations / statistics.median(samples["product"])
-        rows = [row_of(benchmark, case, name, samples, rate) for name in list(samplers)[1:]]
+        rows = [row_of(benchmark, case, name, samples, rate) for name in list(samples)[1:]]
         for row in rows:
             row["first_seconds"] = group.first[row["name"]]
         yield rows, rate
     told = group.close()
-    yield [{**row, **told[row["name"]]} for row in rows], rate
+    yield [{**row, **told.get(row["name"], {})} for row in rows], rate
 
 
 def row_of(benchmark: Benchmark, case: Case, name: str, samples: dict[str, list[float]], rate: float) -> dict[str, Any]:
@@ -270,7 +271,9 @@ def table_of(benchmark: Benchmark, result: dict[str, Any]) -> str:
     for row in result["rows"]:
         rate = [figure(row["examples_per_second"]), figure(row["operations_per_second"] / 1e9)]
         rate += [f"{100 * row['share_of_product_rate']:.0f} %", f"{row['speedup']:.2f}", figure(row["first_seconds"])]
-        rows.append([row["name"], span(row["seconds"]), *rate, figure(row["peak_bytes"] / 1e9)])
+        rows.append(
+            [row["name"], span(row["seconds"]), *rate, figure(row["peak_bytes"] / 1e9) if "peak_bytes" in row else "-"]
+        )
     return markdown(rows)
 
 

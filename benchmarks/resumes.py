@@ -34,10 +34,11 @@ from model.errors import AttemptError, exit_status
 from model.safetensors import read_safetensors
 
 SOURCES = sorted((HERE / "sources").glob("*/best.safetensors"))
-COMMON = ["--model", str(HERE / "checkpoint"), "--batch-size", "32", "--prompt-length", "16", "--eval-examples", "64"]
+COMMON = ["--model", str(HERE / "checkpoint"), "--batch-size", "32", "--eval-examples", "64"]
+LENGTH = ["--prompt-length", "16"]
 KINDS = {
-    "attempt": ["--method", "attempt", "--task", "cola", "rte", "--source-prompts", *map(str, SOURCES)],
-    "prompt": ["--method", "prompt", "--task", "mrpc", "--optimizer", "adafactor"],
+    "attempt": ["--method", "attempt", "--task", "cola", "rte", *LENGTH, "--source-prompts", *map(str, SOURCES)],
+    "prompt": ["--method", "prompt", "--task", "mrpc", *LENGTH, "--optimizer", "adafactor"],
     "finetune": ["--method", "finetune", "--task", "cola"],
 }
 WAYS = ("again", "killed", "torchrun")
@@ -83,7 +84,7 @@ class Trial:
         text, _ = process.communicate()
         if process.returncode not in (-number, 128 + number):
             status = f"status {process.returncode}"
-            raise AttemptError(f"expected a run that {number.name} ends, found {status}: {text[-1500:]}")
+            raise AttemptError(f"expected a run that {number.name} ends, found {status}: {last_line(text)}")
         self.kills.append(f"{number.name} after evaluation {self._evaluations()}")
 
     def results(self) -> dict[str, Any]:
@@ -101,8 +102,11 @@ class Trial:
 def finish(process: "subprocess.Popen[str]") -> None:
     text, _ = process.communicate()
     if process.returncode:
-        words = " ".join(map(str, process.args)) if isinstance(process.args, list) else ""
-        raise AttemptError(f"{words}: expected a run to its end, found status {process.returncode}: {text[-1500:]}")
+        raise AttemptError(f"expected a run to its end, found status {process.returncode}: {last_line(text)}")
+
+
+def last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def problem(trial: Trial, whole: Trial) -> str:

@@ -4,14 +4,15 @@ import argparse
 import contextlib
 import gc
 import json
+import math
 import shlex
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import zip_longest
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Worker:
         flags += ["--unchecked"] if given.unchecked else []
         flags += ["--threads", str(given.threads)] if given.threads else []
         module = benchmark.prog.removeprefix("python -m ")
-        self.names, self.rows = names, list[str]()
+        self.names, self.rows, self.late = names, list[str](), ""
         self.command = [sys.executable, "-W", "ignore", "-m", module, *flags]
         # a pipe could be full while nobody reads it
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - it is there as long as the worker
@@ -66,11 +67,28 @@ class Worker:
             status = self.process.wait()
             self.errors.seek(0)
             told = self.errors.read()
+            if self.late:
+                raise AttemptError(self.late) from None
             if status == 2:  # it says itself what it expected and found
                 raise AttemptError(told.strip().partition("error: ")[2]) from None
             raise AttemptError(
                 f"{shlex.join(self.command)}: expected its figures, found status {status}\n{line}{told}"
             ) from None
+
+    @contextlib.contextmanager
+    def ended_after(self, limit: float | None) -> Iterator[None]:
+        """End it where what is done here takes more than so many seconds; its next figures are then missing."""
+        timer = threading.Timer(limit or 0, self._end, [limit])
+        if limit:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self, limit: float) -> None:
+        self.late = f"expected a first sample within {limit:g} s, found none; give it more with --first-limit"
+        self.process.kill()
 
     def write(self, row: str) -> None:
         assert self.process.stdin is not None
@@ -124,37 +142,39 @@ class Group:
 
     `first` has the seconds of each row's first sample, in which kernels are made and graphs captured. With `failed`,
     a program that ends in an error is left out, and its error put there; without, the error is raised. One that has
-    no first sample after `limit` seconds is ended.
+    no first sample after `limit` seconds is ended; the others are not.
     """
 
     def __init__(
         self, workers: list[Worker], side_by_side: bool, failed: dict[str, str] | None, limit: float | None
     ) -> None:
-        self.workers, self.failed, self.first = workers, failed, dict[str, float]()
-        timers = [threading.Timer(limit, worker.process.kill) for worker in workers if limit]
-        for timer in timers:
-            timer.start()
+        self.all, self.failed, self.limit, self.first = workers, failed, limit, dict[str, float]()
         try:
-            for worker in workers:
-                with self._told(worker):
-                    worker.begin()
-            for batch in [workers] if side_by_side else [[worker] for worker in workers]:
-                self._sample_first(batch)
+            if side_by_side:  # kernels are made on many cores
+                with ThreadPoolExecutor(len(workers)) as pool:
+                    list(pool.map(self._begin, workers))
+            else:  # a first sample is taken when all have been loaded
+                for worker in workers:
+                    self._begin(worker, Worker.begin)
+                for worker in self.workers:
+                    self._begin(worker, self._first)
         except BaseException:
             self.kill()
             raise
-        finally:
-            for timer in timers:
-                timer.cancel()
 
-    def _sample_first(self, workers: list[Worker]) -> None:
-        for rows in zip_longest(*(worker.rows for worker in workers)):
-            asked = [(w, row) for w, row in zip(workers, rows, strict=True) if row and w in self.workers]
-            for worker, row in asked:  # all at once: kernels are made on many cores
-                worker.write(row)
-            for worker, row in asked:
-                with self._told(worker):
-                    self.first[row] = worker.read()["seconds"]
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that have not failed."""
+        return [worker for worker in self.all if not (self.failed and self.failed.keys() & set(worker.names))]
+
+    def _begin(self, worker: Worker, *what: Callable[[Worker], object]) -> None:
+        with self._told(worker), worker.ended_after(self.limit):
+            for one in what or (Worker.begin, self._first):
+                one(worker)
+
+    def _first(self, worker: Worker) -> None:
+        for row in worker.rows:
+            self.first[row] = worker.sample(row)
 
     @contextlib.contextmanager
     def _told(self, worker: Worker) -> Iterator[None]:
@@ -165,12 +185,22 @@ class Group:
                 raise
             worker.kill()
             self.failed |= {name: str(e) for name in worker.names}
-            self.workers = [other for other in self.workers if other is not worker]
+
+    def sample(self, worker: Worker, row: str) -> float:
+        """NaN of a program that has failed."""
+        if worker in self.workers:
+            with self._told(worker):
+                return worker.sample(row)
+        return math.nan
 
     def close(self) -> dict[str, dict[str, Any]]:
         """End them; of each row what its process told at its end."""
-        return {row: found for worker in self.workers for found in [worker.close()] for row in worker.rows}
+        told = dict[str, dict[str, Any]]()
+        for worker in self.workers:
+            with self._told(worker):
+                told |= dict.fromkeys(worker.rows, worker.close())
+        return told
 
     def kill(self) -> None:
-        for worker in self.workers:
+        for worker in self.all:
             worker.kill()

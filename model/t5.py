@@ -4,6 +4,9 @@ Shapes, here and in every file of the project:
     B batch                S text positions of the encoder     L prompt length       D model width (d_model)
     T decoder positions    N = L+S encoder positions in all    P prompts in a mixture (sources + target)
     H heads                d width of a head (d_kv)            K target tasks        V vocabulary
+
+On a first reading skip what is marked [later]. It is there for speed, for answers written token by token, and for the
+baselines. Begin with Encoder.forward, which has the method, and come back for the rest.
 """
 
 import math
@@ -19,8 +22,8 @@ from model.cache import KVCache
 from model.config import ACTIVATIONS, T5Config
 
 IGNORED = -100  # the label of target padding: takes no part in the loss
-ALIGNED = 16  # numbers of which each row of a bias takes a multiple in memory, as fused attention kernels ask
-LONG = 256  # keys from which the CPU's attention kernel, which has no dropout, is as fast as the products
+ALIGNED = 16  # [later] rows of a bias take a multiple of so many numbers in memory, as fused attention kernels need
+LONG = 256  # [later] keys from which the CPU's attention kernel, which has no dropout, is as fast as the products
 
 
 class PromptProvider(Protocol):
@@ -50,7 +53,7 @@ class RMSNorm(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(config.d_model))
-        self.bias: nn.Parameter | None = None  # no T5 has one; BitFit adds it (attempt/baselines.py)
+        self.bias: nn.Parameter | None = None  # [later] no T5 has one; BitFit adds it (attempt/baselines.py)
         self.eps = config.layer_norm_epsilon
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +113,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.d_kv  # need not equal D
         self.num_heads = config.num_heads
-        self.kernel = False  # model/fast.py: take PyTorch's kernel, which computes the same
+        self.kernel = False  # [later] model/fast.py: take PyTorch's kernel, which computes the same
         self.q = nn.Linear(config.d_model, inner, bias=False)
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
@@ -134,7 +137,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None, cache: KVCache | None = None) -> Tensor:
         """x (B,T,D) looks at memory (B,S,D), x itself in self-attention; bias is added to the scores (B,H,T,S)."""
-        if cache and cache.kv and cache.position is None:
+        if cache and cache.kv and cache.position is None:  # [later] keys and values that earlier tokens have left
             k, v = cache.kv
         else:
             k, v = self.split(self.k(memory)), self.split(self.v(memory))  # (B,H,S,d)
@@ -198,7 +201,7 @@ class Block(nn.Module):
 
 
 def row_aligned(bias: Tensor) -> Tensor:
-    """The same numbers (…,k), each row contiguous and at an address of which fused attention kernels can read."""
+    """[later] The same numbers (…,k), each row contiguous and at an address that fused attention kernels can read."""
     return F.pad(bias.contiguous(), (0, -bias.size(-1) % ALIGNED))[..., : bias.size(-1)]
 
 
@@ -209,10 +212,8 @@ def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def of_tasks(prompts: Tensor, tasks: Tensor) -> Tensor:
-    """The prompts (K,L,D) of these tasks (B,), (B,L,D). Each one's gradient is added up in the same order every time.
-
-    prompts[tasks] would leave the order to a CPU's threads, index_select to a GPU's.
-    """
+    """The prompts (K,L,D) of these tasks (B,), (B,L,D): prompts[tasks]."""
+    # embedding always adds up a prompt's gradient in the same order; indexing and index_select leave it to the threads
     return F.embedding(tasks, prompts.flatten(1)).view(-1, *prompts.shape[1:])
 
 
@@ -225,15 +226,12 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config, decoder=False) for _ in range(config.num_layers))
         self.norm: nn.Module = RMSNorm(config)
         self.dropout = nn.Dropout(config.dropout_rate)
-        self.recompute = False  # keep only each block's input for the way back, and compute the rest again
+        self.recompute = False  # [later] keep only each block's input for the backward pass, and compute the rest again
 
     def forward(
         self, E: Tensor, mask: Tensor | None, prompt: PromptProvider | None = None, tasks: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Text embeddings E (B,S,D), their mask (B,S), task ids (B,) -> states (B,N,D), their mask (B,N).
-
-        Without a mask no position is padding.
-        """
+        """Text E (B,S,D), mask (B,S) or none if nothing is padded, tasks (B,) -> states (B,N,D), their mask (B,N)."""
         if prompt is not None:
             tasks = E.new_zeros(E.size(0), dtype=torch.long) if tasks is None else tasks
             P = Q = of_tasks(prompt.target, tasks)  # (B,L,D)
@@ -270,7 +268,7 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def new_caches(self, length: int, position: Tensor) -> list[tuple[KVCache, KVCache]]:
-        """Room for `length` tokens; a step's are put at `position` (T,), which may be moved from step to step."""
+        """[later] Room for `length` tokens; a step's are put at `position` (T,), which may move from step to step."""
         return [(KVCache(length, position), KVCache()) for _ in self.blocks]
 
     def forward(
@@ -283,8 +281,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Embeddings E (B,T,D) of tokens, the encoder's states (B,N,D) and their mask (B,N) or none -> (B,T,D).
 
-        caches: the tokens are those at the caches' position, and see what was put in before.
-        answers: E holds so many of equal length in a row, (B,answers*T,D); each sees its own tokens alone.
+        caches: [later] the tokens are those at the caches' position, and see what was put in before.
+        answers: [later] E holds so many of equal length in a row, (B,answers*T,D); each sees only its own tokens.
         """
         queries = keys = torch.arange(E.size(1) // answers, device=E.device).repeat(answers)
         seen = None
@@ -310,11 +308,11 @@ class T5(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.head_bias: nn.Parameter | None = None  # only BitFit's
+        self.head_bias: nn.Parameter | None = None  # [later] only BitFit's
         untied = not config.tie_word_embeddings
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False) if untied else None
         self.head_scale = config.d_model**-0.5 if config.scaled else None
-        # whether generation may stop; processes that share the weights must agree on it (attempt/machine/shard.py)
+        # [later] whether generation may stop; processes that share the weights must agree (attempt/machine/shard.py)
         self.all_done: Callable[[Tensor], bool] = lambda done: bool(done.all())
 
     def set_dropout(self, rate: float) -> None:

@@ -65,7 +65,7 @@ def hidden(x: Array, W_down: Array, W_up: Array, weight: Array, bias: Array) -> 
 
 
 def weights(h: Array, sources: Array, Q: Array, temperature: float) -> Array:
-    """Steps 2 and 4, a (B,P) = softmax_j(p_j . h / T), p_j the maximum over the rows of P_j, the target's the last."""
+    """Steps 2 and 4, a (B,P) = softmax_j(p_j . h / temperature), p_j the maximum over P_j's rows; the last is Q's."""
     B, D = h.shape
     a = np.empty((B, len(sources) + 1))
     for b in range(B):

@@ -1,8 +1,11 @@
 """The benchmarks on tiny shapes: that both programs find the same, and that no row is missing. Never how fast."""
 
 import json
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -278,6 +281,57 @@ def test_a_program_that_fails_is_left_out_on_request(tmp_path: Path, monkeypatch
     (case,) = written(tmp_path / "step.json")["cases"]
     assert names(case) == ["ours, plain"] and "status -9" in case["failed"]["ours, all"]
     assert harness.main(step.STEP, flags) == 2
+
+
+class Timer:
+    """One that runs out when the test says so, if it has not been cancelled."""
+
+    made: ClassVar[list["Timer"]] = []
+
+    def __init__(self, seconds: float, function: Callable[..., None], given: Sequence[Any] = ()) -> None:
+        self.out, self.over = partial(function, *given), threading.Event()
+        self.made.append(self)
+
+    def start(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self.over.set()
+
+
+def test_a_program_that_is_slow_to_its_first_step_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, where all make their kernels at once; and one that fails later is left out too."""
+    begin, sample, samples = worker.Worker.begin, worker.Worker.sample, list[str]()
+
+    def slow(self: worker.Worker) -> dict[str, str]:
+        if self.names == ["hugging face"]:  # as long as the others take, and then its time is over
+            for _ in range(600):
+                if sum(timer.over.wait(0.05) for timer in Timer.made) == 2:
+                    break
+            for timer in Timer.made:
+                if not timer.over.is_set():
+                    timer.out()
+        return begin(self)
+
+    def failing(self: worker.Worker, row: str) -> float:
+        samples.append(row)
+        if row == "ours, eager" and samples.count(row) == 2:
+            self.process.kill()
+        return sample(self, row)
+
+    monkeypatch.setattr(Timer, "made", [])
+    monkeypatch.setattr(worker.threading, "Timer", Timer)
+    monkeypatch.setattr(worker.Worker, "begin", slow)
+    monkeypatch.setattr(worker.Worker, "sample", failing)
+    case, given = harness.Case("tiny", 9, 3, 0.0, "fp32", 5, 2, False), harness.new_parser(step.STEP).parse_args(TINY)
+    names = ["hugging face", "ours, plain", "ours, eager"]
+    workers, failed = [worker.Worker(step.STEP, case, given, [name]) for name in names], dict[str, str]()
+    group = worker.Group(workers, True, failed, 20)
+    *_, (rows, _) = harness.rounds(step.STEP, case, given, group, harness.Product(16, "fp32", CPU))
+    group.kill()
+    assert [row["name"] for row in rows] == ["ours, plain"], failed
+    assert rows[0]["peak_bytes"] > 1e7
+    assert "within 20 s" in failed["hugging face"] and "status -9" in failed["ours, eager"]
 
 
 def test_ratios_are_to_the_peer_that_does_the_same() -> None:

@@ -102,10 +102,8 @@ def test_several_prompts_answer_in_peft_each_for_its_own_rows(
 @pytest.mark.parametrize("K", [1, 3])
 def test_adapter_holds_no_more_than_peft_needs(K: int, tmp_path: Path) -> None:
     export_peft(run_of(tmp_path / "run", prompts(K, 8), "google/flan-t5-small"), tmp_path / "adapter")
-    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == names
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     expected = {"task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": L, "num_transformer_submodules": 1}
     expected |= {"base_model_name_or_path": "google/flan-t5-small", "inference_mode": True}

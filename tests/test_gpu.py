@@ -118,4 +118,6 @@ def test_a_step_in_bf16_runs_fused_attention_and_no_fp32_product() -> None:
     products = [name for name in names if any(part in name for part in ("gemm", "cutlass", "nvjet", "xmma"))]
     assert products and not [name for name in products if any(part in name for part in ("sgemm", "f32f32", "tf32"))]
     fused = [name for name in names if any(part in name for part in ("fmha", "flash", "sdpa"))]
-    assert len(fused) >= 2 * 4, sorted(set(names))  # forward and backward, both stacks' two layers
+    # Forward and backward of self-attention in both stacks' two layers, but for the decoder's first: what it reads is
+    # frozen. Cross-attention is absorbed into products. (t5-base on an H200: 47 = 4 x 12 - 1.)
+    assert len(fused) >= 2 * 4 - 1, sorted(set(names))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from attempt.machine.device import Machine
 from attempt.machine.graphs import Graphs, Inputs
+from attempt.runs.parsing import parse
 from attempt.runs.plan import Plan
-from benchmarks import evaluate, forms, gpu, gpu_parts, harness, kernels, ours, resumes, step
+from benchmarks import evaluate, forms, gpu, gpu_parts, gpu_tables, harness, kernels, ours, resumes, step
 from benchmarks.gpu_parts import Part
 from benchmarks.gpu_tables import tables
 from benchmarks.ours import Ours
@@ -165,6 +166,7 @@ def test_every_part_is_a_command_that_can_be_given(capsys: pytest.CaptureFixture
     rows = ""
     for part in parts:
         program, *words = part.words
+        words += ["--first-limit", "9"] * bool(part.after_first)
         if program in benchmarks:
             assert harness.main(benchmarks[program], [*words, "--dry-run"]) == 0, part
             rows += capsys.readouterr().out
@@ -176,7 +178,38 @@ def test_every_part_is_a_command_that_can_be_given(capsys: pytest.CaptureFixture
         assert f"    {name}: " in rows
     for name in ("finetune: hugging face", "adapter: hugging face", "ours, plain", "ours, eager"):
         assert f"    {name}: " in rows
-    assert sum(part.limit for part in parts if not part.side) < 1000
+    assert {name for part in parts if part.name.startswith("forms") for name in part.words if "ours" in name} == {
+        "ours, eager",
+        "ours, all",
+        "ours, compiled",
+    }
+    names = [part.name for part in parts]
+    compiled = [part.name for part in parts if any("compiled" in word for word in part.words)]
+    assert compiled[0] == "first-32" and names.index("base-128") < names.index("first-32") < names.index("compiled-32")
+    beginning = [part for part in parts if part.side == "checks"]
+    assert max(part.limit for part in beginning) + 3 * 80 < 540  # checks and three tables, of nine minutes
+
+
+def test_a_run_of_every_kind_is_taken_by_train_py(tmp_path: Path) -> None:
+    """Of resumes: no flag in them is refused for the run's method."""
+    for words in resumes.KINDS.values():
+        assert parse([*words, *resumes.COMMON, "--out", str(tmp_path)]).options.batch_size == 32
+
+
+def test_a_part_s_programs_have_their_first_samples_before_it_is_cut(tmp_path: Path) -> None:
+    """However little of its time is left."""
+    for limit, expected in (80.0, "55"), (40.0, "15"), (20.0, "5"):
+        running = gpu.Running(Part("a", ["platform"], 80, writes=False, after_first=25), tmp_path, limit)
+        running.kill()
+        assert running.command[-2:] == ["--first-limit", expected]
+
+
+def test_an_error_is_a_line_in_a_table() -> None:
+    problem = "status 2:\n" + "| a trace\n" * 200 + "--prompt-length: refused"
+    rows = [{"kind": "a", "way": "again", "kills": "", "problem": problem}]
+    shown = gpu_tables.correctness([{"name": "resumes", "status": "failed", "result": {"rows": rows}}])
+    (line,) = [line for line in shown.splitlines() if "| again " in line]
+    assert line.count("|") == 5 and len(line) < 250 and "status 2:" in line and "refused" in line
 
 
 @pytest.mark.parametrize("part", ["loss", "step", "generate", "label_scores"])

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from attempt.command.options import Options
+from attempt.machine import device as machine
 from attempt.machine.device import Machine, choose_machine, keep_memory
-from attempt.machine.device import device as machine
 from model.config import T5Config
 from model.errors import AttemptError
 from model.fast import FusedAttention, QuickDropout, SequenceDropout

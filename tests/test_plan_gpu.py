@@ -34,6 +34,7 @@ def test_the_plan_has_every_cell_once_and_asks_the_first_question_first() -> Non
         f"{task}-{m}-{seed}" for task in plan_gpu.FIRST for m in ("prompt", "attempt-max") for seed in (42, 43, 44)
     ]
     assert max(at[name] for name in first) < 60
+    assert next(one.name for one in cells if one.part != "sources") == "rte-attempt-max-42"
     assert sum(predicted(one) for one in cells if at[one.name] < 60) / 4 < 240  # four at a time, if that is as fast
 
 
@@ -87,6 +88,8 @@ def test_another_machine_goes_on_with_what_is_kept_alone(place: runner.Place, tm
     there = runner.Place(place.model, place.data, tmp_path / "runs", tmp_path / "kept", tmp_path / "kept" / "prompts")
     size = sum(path.stat().st_size for path in there.kept.rglob("*") if path.is_file())
     assert size < 2**20 and not list(there.kept.rglob("state*.pt"))
+    for path in (path for path in there.kept.rglob("*") if path.is_file()):
+        assert not [where for where in (place.data, DEMO, place.out) if str(where).encode() in path.read_bytes()], path
     made = kept_cells(there.kept).keys()
     with Workers(1, there.out) as workers:
         runner.run_cells(some("rte-attempt-centred-42", "rte-attempt-max-42"), there, workers=workers)
@@ -122,7 +125,7 @@ class Clock:
 def test_runs_too_short_to_be_at_their_steps_together_are_measured_too(tmp_path: Path) -> None:
     clock, cells = Clock(), [cell(name, "x", f"--seed {i}") for i, name in enumerate("ab")]
     pace = Measured([1, 2], lambda one: 10, lambda one, n: n, lambda one: tmp_path / one.name, clock)
-    for i in range(60):
+    for i in range(200):
         clock.time += 1
         pace.width(cells[: pace.jobs])
         new = cell(f"c{i}", "x", f"--seed {i + 2}")  # one of them has always just begun
@@ -132,8 +135,18 @@ def test_runs_too_short_to_be_at_their_steps_together_are_measured_too(tmp_path:
     assert len(pace.rates) > 2
 
 
+def test_runs_that_are_all_starting_are_not_measured(tmp_path: Path) -> None:
+    """However long they take for it: a rate of 0 would make any other look faster."""
+    clock, cells = Clock(), [cell(name, "x", f"--seed {i}") for i, name in enumerate("ab")]
+    pace = Measured([1, 2], lambda one: 10, lambda one, n: n, lambda one: tmp_path / one.name, clock)
+    for _ in range(100):
+        clock.time += 5
+        assert pace.width(cells[:1]) == 1
+    assert pace.rates == [0.0]
+
+
 @pytest.mark.parametrize(
-    ("speeds", "chosen"), [({1: 1, 2: 1.05, 4: 9}, 1), ({1: 1, 2: 2, 4: 2.1}, 2), ({1: 1, 2: 2, 4: 3}, 4)]
+    ("speeds", "chosen"), [({1: 1, 2: 1.2, 4: 9}, 1), ({1: 1, 2: 2, 4: 2.1}, 2), ({1: 1, 2: 2, 4: 3}, 4)]
 )
 def test_as_many_at_a_time_as_are_found_faster(speeds: dict[int, float], chosen: int, tmp_path: Path) -> None:
     """speeds: steps a second of all runs together, by their number."""

@@ -17,28 +17,36 @@ from attempt.runs.folder import Run
 from attempt.runs.parsing import parse
 from attempt.runs.plan import NEWER
 from benchmarks.replication import __main__ as program
-from benchmarks.replication import plan_base, plan_cpu, pooling, runner
+from benchmarks.replication import plan_base, plan_cpu, plan_gpu, pooling, runner, tables_gpu
 from benchmarks.replication.cells import Cell, cell, in_order
 from benchmarks.replication.chance import constant
+from benchmarks.replication.documents import GPU_SCRIPT, MARK, Document, documents, filled
 from benchmarks.replication.pace import Pace
 from benchmarks.replication.results import Kept, balanced, figure
-from benchmarks.replication.store import append_cell, kept_cells, unpacked
-from benchmarks.replication.tables import GPU_SCRIPT, MARK, TABLES, filled
+from benchmarks.replication.store import append_cell, kept_cells, packed, unpacked
+from benchmarks.replication.tables import TABLES
 from benchmarks.shapes import SHAPES, operations
 from data.download import Downloader
 from data.tasks import TASKS, expand
 from model.errors import AttemptError
 
-DOCUMENT = program.DOCUMENT.read_text(encoding="utf-8")
+PLANS = {runner.KEPT: plan_cpu.plan(), runner.KEPT / "gpu": plan_gpu.GpuPlan().cells()}
 
 
-def test_the_document_is_what_the_kept_results_give() -> None:
-    assert filled(DOCUMENT, Kept(runner.KEPT)) == DOCUMENT
-    assert {match[2] for match in MARK.finditer(DOCUMENT)} == set(TABLES)
+@pytest.mark.parametrize("document", documents(runner.KEPT), ids=lambda document: document.path.name)
+def test_a_document_is_what_the_kept_results_give(document: Document) -> None:
+    text = document.path.read_text(encoding="utf-8")
+    assert document.filled() == text
+    assert {match[2] for match in MARK.finditer(text)} == set(document.tables)
 
 
-def test_kept_files_name_no_place_of_a_machine() -> None:
-    for name, line in kept_cells(runner.KEPT).items():
+@pytest.mark.parametrize("folder", PLANS, ids=lambda folder: folder.name)
+def test_kept_files_name_no_place_of_a_machine(folder: Path) -> None:
+    for path in (path for path in (folder / "prompts").rglob("*") if path.is_file()):
+        assert not [place for place in (b"/tmp", b"/work", b"/home", b"/root") if place + b"/" in path.read_bytes()], (
+            path
+        )
+    for name, line in kept_cells(folder).items():
         text = json.dumps(line) + unpacked(line["log"])
         assert "/tmp" not in text and "/work" not in text and "/home" not in text, name
         found = line["config"]
@@ -46,9 +54,11 @@ def test_kept_files_name_no_place_of_a_machine() -> None:
         assert not [place for place in places if place and place.startswith("/")], name
 
 
-def test_what_is_kept_was_run_with_the_plan_s_options() -> None:
-    kept = kept_cells(runner.KEPT)
-    for one in plan_cpu.plan():
+@pytest.mark.parametrize("folder", PLANS, ids=lambda folder: folder.name)
+def test_what_is_kept_was_run_with_the_plan_s_options(folder: Path) -> None:
+    kept = kept_cells(folder)
+    assert kept.keys() <= {one.name for one in PLANS[folder]}
+    for one in PLANS[folder]:
         if one.name in kept:
             asked, found = parse(one.command()).options.stored(), kept[one.name]["config"]
             given = {
@@ -95,8 +105,14 @@ def test_the_predicted_time_is_the_formula_s() -> None:
     words = "--task cb --method prompt --model t5-large --epochs 2 --batch-size 32"
     steps = 16  # two epochs of 250 examples
     one = operations(SHAPES["t5-large"], 100, 96, 3, backward=False)
-    seconds = 20 + (steps * 2 * 32 + (2 + 1) * 28) * one / (790e12 * 1e-3)  # dev after both epochs, test once
-    assert plan_base.hours(words, 1e-3) == (1, pytest.approx(seconds / 3600))
+    seconds = 20 + steps * 0.0066 + (steps * 2 * 32 + (2 + 1) * 28) * one / 1e12  # dev after both epochs, test once
+    assert plan_base.hours(words, 1e12) == (1, pytest.approx(seconds / 3600, rel=1e-4))
+
+
+def test_the_predicted_steps_are_the_measured_ones() -> None:
+    for batch, seconds in plan_base.MEASURED.items():
+        found = plan_base.STEP + plan_base.OPERATIONS[batch] / plan_base.RATE
+        assert found == pytest.approx(seconds) and 200e12 < plan_base.RATE < 240e12
 
 
 SHAPES_OF_COMMANDS = ("source-prompts", "finetune-small", "spot-mnli-small", "attempt-single-small", "multi-others")
@@ -313,6 +329,7 @@ def write(
     similar: dict[str, float] | None = None,
     data_seed: int = 42,
     answers: dict[str, int] | None = None,
+    log: str = "",
 ) -> None:
     """A kept cell with these scores."""
     task = parse(one.command()).options.task
@@ -331,7 +348,7 @@ def write(
     for score in scores:
         score["answers"] = answers
     curve = [{"step": 5, "loss": 1.0, "scores": scores[: len(task)]}]
-    line = {"run": one.name, "config": {"data_seed": data_seed}, "result": result, "curve": curve}
+    line = {"run": one.name, "config": {"data_seed": data_seed}, "result": result, "curve": curve, "log": packed(log)}
     if similar is not None:
         line["similarities"] = {f"source-{name}": {"average": v, "tokens": v} for name, v in similar.items()}
     append_cell(place, one.part, line)
@@ -407,13 +424,39 @@ def test_a_target_s_accuracy_is_balanced_by_the_labels_of_the_examples_it_was_sc
 
 
 def test_every_table_stands_without_a_single_result(tmp_path: Path) -> None:
-    for rows in (table(Kept(tmp_path)) for table in TABLES.values()):
+    for rows in (table(Kept(tmp_path)) for table in (*TABLES.values(), *tables_gpu.TABLES.values())):
         assert len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
 
 
 def test_an_unknown_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(AttemptError, match="found nonsense"):
-        filled("<!-- table: nonsense -->\n<!-- end -->", Kept(tmp_path))
+        filled("<!-- table: nonsense -->\n<!-- end -->", Kept(tmp_path), TABLES)
+
+
+def test_the_gpu_s_tables_compare_by_seed_and_over_the_tasks(tmp_path: Path) -> None:
+    plan = {one.name: one for one in plan_gpu.GpuPlan().cells()}
+    tests = {"prompt": {42: 60.0, 43: 64.0, 44: 50.0}, "attempt-max": {42: 63.0, 43: 66.0}}
+    for task, level in (("rte", 0.0), ("cb", 10.0)):
+        for method, values in tests.items():
+            for seed, value in values.items():
+                more = level if method == "attempt-max" else 0.0
+                write(tmp_path, plan[f"{task}-{method}-{seed}"], 50 + more, value + more)
+    rows = {row[0]: row[1:] for row in tables_gpu.compared(Kept(tmp_path))}
+    p = stats.ttest_rel([63, 66], [60, 64]).pvalue
+    assert rows["attempt-max - prompt"][0] == f"+2.5 (2), p = {p:.3f}"
+    over = stats.ttest_1samp([2.5, 12.5], 0).pvalue
+    assert rows["attempt-max - prompt"][-1] == f"+7.5 (2), p = {over:.3f}" and "from-mnli - prompt" not in rows
+    assert tables_gpu.targets(Kept(tmp_path))[0] == ["test", *(f"{task}: " for task in plan_gpu.FIRST)]
+    assert dict(row[:2] for row in tables_gpu.curves(Kept(tmp_path)))["prompt"] == "50.0 (3)"
+
+
+def test_a_cell_that_was_run_on_a_cpu_is_marked(tmp_path: Path) -> None:
+    plan = {one.name: one for one in plan_gpu.GpuPlan().cells()}
+    for name, device in (("rte-prompt-42", "cuda (NVIDIA H200), bf16"), ("rte-attempt-max-42", "cpu (CPU), fp32")):
+        write(tmp_path, plan[name], 50, 60, log=f"run  a\ndevice     {device}\n")
+    rows = {row[0]: row[1:] for row in tables_gpu.targets(Kept(tmp_path))}
+    assert (rows["prompt"][0], rows["attempt-max"][0]) == ("60.0", "60.0, CPU")
+    assert tables_gpu.progress(Kept(tmp_path))[2] == ["targets", "168", "2", "1", "0"]
 
 
 def test_the_pooling_tables_count_and_compare_as_numpy_and_scipy_do(tmp_path: Path) -> None:

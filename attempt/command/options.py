@@ -120,10 +120,10 @@ class Options(DataOptions):
     )
     bottleneck: int = flag("mixture", "width of G's middle, R (100: Asai et al.)", 100, type=positive, metavar="R")
     temperature: float | None = flag(
-        "mixture", "T of the softmax (default: D*e, Asai et al.'s 2087 at D = 768)", None, type=above_zero, metavar="T"
+        "mixture", "of the softmax (default: D*e, Asai et al.'s 2087 at D = 768)", None, type=above_zero, metavar="X"
     )
     learn_temperature: bool = flag(
-        "mixture", "train the temperature: T = D*exp(clamp(tau, 0.005, 5))", False, action="store_true"
+        "mixture", "train the temperature, D*exp(clamp(tau, 0.005, 5))", False, action="store_true"
     )
     fix_attention: bool = flag("mixture", "keep G at its first values", False, action="store_true")
     freeze_norm: bool = flag(

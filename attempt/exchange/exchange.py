@@ -16,6 +16,7 @@ from torch import Tensor
 from attempt.attention import PromptAttention
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, origins, save_prompt
 from attempt.command.flags import Parser, above_zero, positive
+from attempt.exchange.card import model_card
 from attempt.foreign import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
@@ -35,6 +36,8 @@ from model.files import write_whole
 from model.safetensors import safetensors_bytes
 
 # ---- export ----
+
+CARD = "README.md"  # of the adapter, as Hugging Face's Hub shows it
 
 
 def export_peft(run: Path, folder: Path) -> PromptConfig:
@@ -60,7 +63,9 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     metadata = {"format": "pt", TASKS: json.dumps(config.names)}
     if config.embedding is not None:
         metadata[EMBEDDING] = json.dumps(config.embedding)
+    card = model_card(run, config, *target.shape[1:])
     write_whole(folder / ADAPTER_FILES[0], safetensors_bytes(tensors, metadata))
+    write_whole(folder / CARD, card.encode("utf-8"))
     # the configuration comes last: PEFT looks for it first
     write_whole(folder / ADAPTER_CONFIG, (json.dumps(adapter, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
     return config
@@ -208,14 +213,14 @@ def _parser() -> Parser:
     add("--source-prompts", default=[], nargs="+", metavar="PATH", help="the mixture's sources, in the run's order")
     add("--prompt-length", type=positive, metavar="N", help="rows in use, for adapters that do not say")
     add("--labels", default="digits", choices=["digits", "words"], help="how answers are written (default: digits)")
-    add("--temperature", type=above_zero, metavar="T", help="of the mixture (default: the file's, else D*e)")
+    add("--temperature", type=above_zero, metavar="X", help="of the mixture (default: the file's, else D*e)")
     add("--pool-pads", action="store_true", help="let G see the padding, as the authors' program does")
     return parser
 
 
 def _export(given: argparse.Namespace) -> None:
     config = export_peft(given.run, given.to)
-    print(f"{', '.join(config.tasks)}: {given.to}/{ADAPTER_FILES[0]} and {ADAPTER_CONFIG}. In Python:")
+    print(f"{', '.join(config.tasks)}: {given.to}/{ADAPTER_FILES[0]}, {ADAPTER_CONFIG} and {CARD}. In Python:")
     print("    from peft import AutoPeftModelForSeq2SeqLM")
     print(f"    model = AutoPeftModelForSeq2SeqLM.from_pretrained({str(given.to)!r})")
     if len(config.tasks) > 1 and not config.shared:

@@ -12,14 +12,11 @@ from attempt.runs.report import table
 from benchmarks.replication import plan_base, plan_cpu, plan_gpu
 from benchmarks.replication.cells import Cell
 from benchmarks.replication.chance import keep_chance
+from benchmarks.replication.documents import write_tables
 from benchmarks.replication.pace import Measured, Pace
 from benchmarks.replication.runner import KEPT, Place, check, chosen, log_of, run_cells
-from benchmarks.replication.tables import write_tables
 from benchmarks.replication.workers import Workers
 from model.errors import AttemptError, exit_status
-
-DOCUMENT = KEPT.with_suffix(".md")
-
 
 PLANS = ("cpu", "gpu", "base")
 
@@ -54,7 +51,9 @@ def new_parser() -> Parser:
             )
         else:
             add("--cell", default="random", metavar="NAME", help="which one (default: %(default)s)")
-    actions.add_parser("tables", help="put the kept results into the tables of docs/replication.md")
+    actions.add_parser(
+        "tables", help="put the kept results into the tables of docs/replication.md and replication-short.md"
+    )
     return parser
 
 
@@ -67,7 +66,7 @@ def add_plan(parser: ArgumentParser, plans: Sequence[str]) -> None:
 def run(argv: Sequence[str] | None) -> None:
     given = new_parser().parse_args(argv)
     if given.action == "tables":
-        write_tables(DOCUMENT, KEPT)
+        write_tables(KEPT)
         return
     lengths = plan_gpu.TINY if given.tiny else plan_gpu.Lengths()
     cells = plan_gpu.GpuPlan(lengths).cells() if given.plan == "gpu" else plan_cpu.plan()
@@ -96,7 +95,7 @@ def run_on_gpu(cells: list[Cell], place: Place, minutes: float | None, jobs: int
     """In workers, as many as are found faster; what a constant answer scores comes last, as it needs no GPU."""
     print(table(plan_gpu.parts(cells)), flush=True)
     cores = os.cpu_count() or 1
-    widths = [jobs] if jobs else sorted({-(-quarters * cores // 4) for quarters in (1, 2, 3)})
+    widths = [jobs] if jobs else sorted({-(-cores // part) for part in (8, 4, 2)})
 
     def work(cell: Cell, steps: int) -> float:
         return steps * plan_gpu.step_seconds(cell)

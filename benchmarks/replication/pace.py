@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.replication.cells import Cell
 
-WINDOW = 5.0  # seconds that a number of runs at a time is measured for,
-SETTLED = 10.0  # from when all of them are at their steps, or at most so many seconds after the last was begun
-GAIN = 1.1  # by which more at a time must be faster than fewer
+WINDOW = 15.0  # seconds that a number of runs at a time is measured for: of twelve, each told its steps every 7 s,
+SETTLED = 40.0  # from when all of them are at their steps, or at most so many seconds after the last was begun
+GAIN = 1.25  # by which more at a time must be faster than fewer: each takes longer, and what needs it waits longer
 STEPPED = re.compile(r"^step ([\d,]+)/", re.MULTILINE)
 
 
@@ -69,7 +69,7 @@ class Measured(Pace):
             if self.reached is None and len(running) == self.jobs:
                 self.reached = now
             stepping = len(running) == self.jobs and all(self.done[cell] for cell in running)
-            if stepping or (self.reached is not None and now - self.reached >= SETTLED):
+            if stepping or (work and self.reached is not None and now - self.reached >= SETTLED):
                 self.before = now, work
         elif now - self.before[0] >= WINDOW:
             self._judge((work - self.before[1]) / (now - self.before[0]))

@@ -1,7 +1,7 @@
 """For users with a GPU: the commands for the published T5-base tables, and how long they may take.
 
-The times are a prediction: the operations that a step needs (benchmarks/shapes.py) over the rate of one large matrix
-product on the GPU. No program reaches that rate; a share of it is assumed, and none was measured on a GPU yet.
+The times are predicted from two steps of T5-base that were measured on an H200 (docs/performance.md): prompt tuning in
+bf16, prompts of 100, texts of 40 tokens, with graphs. Both lie on seconds = STEP + operations / RATE.
 """
 
 import shlex
@@ -15,9 +15,10 @@ from benchmarks.shapes import SHAPES, operations
 from data.tasks import expand
 from model.errors import AttemptError
 
-RATE = 790e12  # bf16 operations a second, taken for one large product on an H200; not measured here
-SHARE = 0.3  # of that rate, assumed: small batches of T5-base are bound by the starting of kernels
-LEAST_STEP = 0.025  # seconds, assumed: the time to start a step's kernels one by one
+MEASURED = {32: 0.01504, 128: 0.04028}  # seconds of a step of so many examples, medians of 5
+OPERATIONS = {batch: batch * operations(SHAPES["t5-base"], 100, 40, 2, backward=True) for batch in MEASURED}
+RATE = (OPERATIONS[128] - OPERATIONS[32]) / (MEASURED[128] - MEASURED[32])  # operations a second: 223e12
+STEP = MEASURED[32] - OPERATIONS[32] / RATE  # seconds of every step: 0.0066
 START = 20.0  # seconds a run, assumed: Python, the checkpoint, the texts
 
 
@@ -115,24 +116,24 @@ ABLATIONS = {
 }
 
 
-def hours(words: str, share: float = SHARE) -> tuple[int, float]:
+def hours(words: str, rate: float = RATE) -> tuple[int, float]:
     """How many runs a command makes, and how long they take together."""
     command = parse(shlex.split(words), expand=expand)
     runs = max(1, len(command.seeds)) * (3 if command.several and "--top-k" in words else 1)
     parts = [[name] for name in command.options.task] if command.separately else [command.options.task]
-    return runs * len(parts), runs * sum(run_hours(command, tasks, share) for tasks in parts)
+    return runs * len(parts), runs * sum(run_hours(command, tasks, rate) for tasks in parts)
 
 
-def run_hours(command: Command, tasks: list[str], share: float) -> float:
+def run_hours(command: Command, tasks: list[str], rate: float) -> float:
     """A run of these tasks: its start, its steps, dev after each epoch, and test (taken to be as large) once."""
     options, sizes = command.options, [SIZES[name] for name in tasks]
     examples = [trained(options, size) for size in sizes]
     plan = Plan.complete(options, options.epoch_examples(examples), 100)
     step = sum(n * forward(options, size) for n, size in zip(examples, sizes, strict=True)) / sum(examples)
     times = 3 if options.method in baselines.METHODS else 2  # a frozen T5's gradients cost a forward pass, not two
-    seconds = plan.steps * max(LEAST_STEP, times * options.batch_size * step / (RATE * share))
+    seconds = plan.steps * (STEP + times * options.batch_size * step / rate)
     evaluations = plan.steps / plan.eval_every + 1
-    scored = sum(size.dev * forward(options, size) for size in sizes) / (RATE * share)
+    scored = sum(size.dev * forward(options, size) for size in sizes) / rate
     return (START + seconds + evaluations * scored) / 3600
 
 
@@ -152,18 +153,18 @@ def forward(options: Options, size: Size) -> float:
     return operations(config, length, -(-size.tokens // 8) * 8, size.answer, backward=False)
 
 
-def script(share: float = SHARE) -> str:
+def script() -> str:
     """A shell script of all commands, each with its number of runs and the hours that are expected."""
     lines, total = [], 0.0
     for text, words in commands():
-        runs, time = hours(words, share)
+        runs, time = hours(words)
         total += time
         lines.append(f"\n# {text}: {runs} run{'s' * (runs > 1)}, {time:.1f} h\npython train.py {words}")
-    assumed = f"{100 * share:.0f} % of {RATE / 1e12:.0f} TFLOP/s, no step below {1000 * LEAST_STEP:.0f} ms"
+    steps = ", ".join(f"{1e3 * seconds:.1f} ms of {batch} examples" for batch, seconds in MEASURED.items())
     head = [
         "#!/bin/sh",
         "# The commands for the published tables with T5-base, from the repository's root, in an order that works.",
-        f"# All together {total:.0f} hours on one H200: predicted, not measured, from {assumed}.",
+        f"# All together {total:.0f} hours on one H200: predicted, from two measured steps ({steps}) and 20 s a start.",
         "# A command that was cut goes on when it is given again; a single run with --resume FOLDER.",
         "# Made by python -m benchmarks.replication tables",
     ]

@@ -25,6 +25,7 @@ from benchmarks.replication.store import Line, append_cell, kept_cells, packed
 from benchmarks.replication.workers import Workers
 from model.errors import AttemptError
 from model.files import held, write_whole
+from model.safetensors import read_safetensors, safetensors_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = REPOSITORY / "docs" / "replication"
@@ -189,8 +190,11 @@ def keep(cell: Cell, place: Place, error: str = "", needed: bool = False) -> Non
         line["failed"] = place.scrubbed(error)
     else:
         if needed and place.prompts is not None:
-            for path in (run.best, run.config, run.metrics, run.result):
-                write_whole(place.prompts / cell.name / path.name, path.read_bytes())
+            tensors, about = read_safetensors(run.best)
+            whole = safetensors_bytes(tensors, {key: place.scrubbed(value) for key, value in about.items()})
+            write_whole(place.prompts / cell.name / run.best.name, whole)
+            for path in (run.config, run.metrics, run.result):
+                write_whole(place.prompts / cell.name / path.name, read(path).encode())
         line |= {"config": json.loads(read(run.config)), "result": json.loads(read(run.result))}
         kept = f"from-{line['result'].get('start')}"  # of a search of SPoT the run that it kept has the curve
         line["curve"] = (run if run.metrics.exists() else Run(run.folder / kept)).read_metrics()

@@ -1,13 +1,11 @@
-"""The tables of docs/replication.md, each from the kept results alone."""
+"""The tables of docs/replication-short.md, each from the kept results alone."""
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 
-from benchmarks.replication import plan_base, pooling
+from benchmarks.replication import pooling
 from benchmarks.replication.plan_cpu import (
     ABLATIONS,
     BRIEF,
@@ -26,10 +24,7 @@ from benchmarks.replication.plan_cpu import (
     zero_shot_of,
 )
 from benchmarks.replication.results import NOT_RUN, SPLITS, Kept, Result, figure
-from benchmarks.timing import markdown
 from data.metrics import pearson, spearman
-from model.errors import AttemptError
-from model.files import write_whole
 
 Rows = list[list[str]]
 FROM = tuple(f"from-{source}" for source in SOURCES)
@@ -339,22 +334,3 @@ TABLES: dict[str, Callable[[Kept], Rows]] = {
     "reach": reach,
     **{name: lambda kept, rows=rows: rows(kept.place) for name, rows in pooling.TABLES.items()},  # type: ignore[misc]
 }
-GPU_SCRIPT = "gpu.sh"
-MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def filled(text: str, kept: Kept) -> str:
-    """The document with its tables made anew, each between its two marks."""
-
-    def made(match: re.Match[str]) -> str:
-        return f"{match[1]}{markdown(TABLES[match[2]](kept))}\n{match[3]}"
-
-    if unknown := [match[2] for match in MARK.finditer(text) if match[2] not in TABLES]:
-        raise AttemptError(f"expected tables of {', '.join(TABLES)}, found {', '.join(unknown)}")
-    return MARK.sub(made, text)
-
-
-def write_tables(document: Path, place: Path) -> None:
-    """The document, and the script for a GPU beside the kept cells."""
-    write_whole(document, filled(document.read_text(encoding="utf-8"), Kept(place)).encode())
-    write_whole(place / GPU_SCRIPT, plan_base.script().encode())

@@ -14,8 +14,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def relative_bucket(distance: int) -> int:
     """The encoder's bucket, 0 to 31, of a key at this distance from the query (key position minus query position).
 
-    16 buckets for keys at 0 or behind, 16 more for keys ahead; the first 8 of each for one distance each, the others
-    on a scale of logarithms that ends at a distance of 128: all keys from there on share the last.
+    There are 16 buckets for keys at 0 or behind, and 16 more for keys ahead. The first 8 of each have one distance
+    each. The others follow a logarithmic scale up to a distance of 128; all keys from there on share the last bucket.
     """
     raise NotImplementedError("exercise 2, relative_bucket,")
 
@@ -26,7 +26,7 @@ def pool(E: Tensor, mask: Tensor) -> Tensor:
 
 
 def mixture_weights(h: Tensor, sources: Tensor, Q: Tensor, temperature: float) -> Tensor:
-    """a_j = softmax_j(p_j . h / T), p_j the maximum over P_j's rows.
+    """a_j = softmax_j(p_j . h / temperature), p_j the maximum over P_j's rows.
 
     h (B,D), sources (P-1,L,D), the target Q (L,D) as the last prompt -> (B,P).
     """
@@ -52,7 +52,7 @@ def token_similarity(a: Tensor, b: Tensor) -> float:
 
 
 def factored(square: Tensor) -> Tensor:
-    """Adafactor's second moment from the means of its rows and columns alone: v (n,m) -> v again, approximately.
+    """Adafactor's second moment, from nothing but the means of its rows and columns: v (n,m) -> about v, (n,m).
 
     Exact where v is an outer product.
     """

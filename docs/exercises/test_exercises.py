@@ -107,7 +107,7 @@ def test_pool_in_the_mixture(t5: T5) -> None:
 
 
 def test_mixture_weights_on_paper() -> None:
-    # p_1 = (1, 2), p_Q = (3, 0); p . h = 1 and 3; divided by T = 2: softmax(0.5, 1.5)
+    # p_1 = (1, 2), p_Q = (3, 0); p . h = 1 and 3; temperature 2: softmax(0.5, 1.5)
     sources, Q = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[3.0, 0.0], [0.0, -1.0]])
     found = exercises.mixture_weights(torch.tensor([[1.0, 0.0]]), sources, Q, 2.0)
     check(found, torch.softmax(torch.tensor([[0.5, 1.5]]), dim=1), "the weights of P_1 and Q")
