@@ -227,6 +227,7 @@ def test_an_error_is_a_line_in_a_table() -> None:
     assert line.count("|") == 5 and len(line) < 250 and "status 2:" in line and "refused" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["loss", "step", "generate", "label_scores"])
 def test_a_form_that_computes_something_else_is_found(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which on a GPU could be a graph whose inputs are not the batch's."""
@@ -261,6 +262,7 @@ def graphs_made(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ours.METHODS)
 def test_graphs_agree_with_the_plain_form(method: str, graphs_made: list[Graphs]) -> None:
     rows = list(forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")}))
@@ -269,6 +271,7 @@ def test_graphs_agree_with_the_plain_form(method: str, graphs_made: list[Graphs]
     assert len(graphs_made[0].graphs) > 5  # of steps of several shapes, of answers, of the optimizer
 
 
+@pytest.mark.long
 def test_graphs_that_do_not_read_their_inputs_are_found(
     graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +287,7 @@ def test_graphs_that_do_not_read_their_inputs_are_found(
     assert [bool(row["problem"]) for row in rows] == [False, False, True]
 
 
+@pytest.mark.long
 def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch) -> None:
     """The program goes on without them, and is right."""
     check = forms.Check(CASE, "prompt", CPU)
@@ -296,6 +300,7 @@ def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeyp
     assert check.row("ours, all", "fp32", base)["problem"] == "no graphs"
 
 
+@pytest.mark.long
 def test_masks_that_do_not_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a graph that replays the numbers of its capture."""
     check, right = forms.Check(CASE, "prompt", CPU), Ours.step
