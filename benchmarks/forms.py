@@ -17,7 +17,7 @@ import gc
 import statistics
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from attempt.command.flags import Parser
 from benchmarks.evaluate import LONG, equal_share
-from benchmarks.harness import Case, named, on_device, parts_of, random_batch
+from benchmarks.harness import Case, named, on_device, random_batch
 from benchmarks.machine import save
 from benchmarks.ours import METHODS, TASKS, Ours
 from benchmarks.peers import PEERED, Peer, sample
@@ -161,11 +161,14 @@ class Check:
                 self.spreads[form, precision] = spread_of(program, self.batches[0])
         return self.spreads[name, precision] / self.spreads[EAGER, precision]
 
-    def rows(self, programs: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    def rows(self, programs: dict[str, tuple[str, ...]]) -> Iterator[dict[str, Any]]:
+        """One after another, so that what is cut leaves those that it has found."""
         base = self.found("ours, plain", "fp32")
         names = [(name, precision) for precision, names in programs.items() for name in names]
         names = [("hugging face", "fp32"), *names]
-        return [self.row(n, p, base) for n, p in names if n != "hugging face" or self.method in PEERED]
+        for name, precision in names:
+            if name != "hugging face" or self.method in PEERED:
+                yield self.row(name, precision, base)
 
 
 def new_parser() -> Parser:
@@ -186,11 +189,10 @@ def run(argv: Sequence[str] | None) -> None:
     case = Case(given.model, 24, 8, 0.0, "fp32", 20, 3, True)
     chosen = {p: tuple(n for n in ALL[p] if not given.programs or n in given.programs) for p in given.precisions}
     for method in given.methods:
-        rows += Check(case, method, device).rows(chosen)
-        save(given.out, {"rows": rows})
-        for row in rows:
-            if parts_of(row["program"])[1] == method:
-                print(told(row), flush=True)
+        for row in Check(case, method, device).rows(chosen):
+            rows.append(row)
+            save(given.out, {"rows": rows})
+            print(told(row), flush=True)
     if bad := [row for row in rows if row["problem"]]:
         raise AttemptError(f"expected all forms to agree, found {len(bad)} that do not, first {told(bad[0])}")
 

@@ -1,9 +1,9 @@
 """A GPU that is rented for minutes: python -m benchmarks.gpu run --out DIR [--minutes 9] [--tiny]
 
 Parts, each a program of its own with its own time limit: correctness first, side by side; then the tables, in order of
-importance, one after the other; then what needs compilers; last what a step runs, for which
-time is kept. A part that fails or hangs leaves what it has written, and the next one begins. The exit status is 1 where
-a part of correctness did not end well.
+importance, one after the other; then what needs compilers; last what a step runs, for which time is kept. A part that
+fails or hangs leaves what it has written, and the next one begins. The exit status is 1 where a part of correctness did
+not end well.
 
 In DIR, written every few seconds: results.json (all that the parts have found, and how they ended), log.txt (what they
 have printed), tables.md. `python -m benchmarks.gpu tables DIR` makes the tables again.

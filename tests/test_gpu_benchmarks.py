@@ -204,6 +204,21 @@ def test_a_part_s_programs_have_their_first_samples_before_it_is_cut(tmp_path: P
         assert running.command[-2:] == ["--first-limit", expected]
 
 
+def test_forms_write_each_row_when_it_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a part that is cut leaves them."""
+    found: list[int] = []
+
+    def row(self: forms.Check, name: str, precision: str, base: Any) -> dict[str, Any]:
+        written = tmp_path / "found.json"
+        found.append(len(json.loads(written.read_text())["rows"]) if written.exists() else 0)
+        return {"program": name, "precision": precision, "problem": ""}
+
+    monkeypatch.setattr(forms.Check, "row", row)
+    monkeypatch.setattr(forms.Check, "found", lambda *_: {})
+    words = ["--model", "tiny", "--methods", "prompt", "--precisions", "fp32", "--out", str(tmp_path / "found.json")]
+    assert forms.main(words) == 0 and found == [0, 1, 2]
+
+
 def test_an_error_is_a_line_in_a_table() -> None:
     problem = "status 2:\n" + "| a trace\n" * 200 + "--prompt-length: refused"
     rows = [{"kind": "a", "way": "again", "kills": "", "problem": problem}]
@@ -212,6 +227,7 @@ def test_an_error_is_a_line_in_a_table() -> None:
     assert line.count("|") == 5 and len(line) < 250 and "status 2:" in line and "refused" in line
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["loss", "step", "generate", "label_scores"])
 def test_a_form_that_computes_something_else_is_found(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which on a GPU could be a graph whose inputs are not the batch's."""
@@ -246,14 +262,16 @@ def graphs_made(monkeypatch: pytest.MonkeyPatch) -> list[Graphs]:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ours.METHODS)
 def test_graphs_agree_with_the_plain_form(method: str, graphs_made: list[Graphs]) -> None:
-    rows = forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    rows = list(forms.Check(CASE, method, CPU).rows({"fp32": ("ours, eager", "ours, all")}))
     assert [row["problem"] for row in rows] == [""] * len(rows) and rows[-1]["program"].endswith("ours, all")
     assert len(graphs_made) == 2 and not any(graphs.failed for graphs in graphs_made)
     assert len(graphs_made[0].graphs) > 5  # of steps of several shapes, of answers, of the optimizer
 
 
+@pytest.mark.long
 def test_graphs_that_do_not_read_their_inputs_are_found(
     graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,10 +283,11 @@ def test_graphs_that_do_not_read_their_inputs_are_found(
             fill(self, tensors)
 
     monkeypatch.setattr(Inputs, "fill", once)
-    rows = forms.Check(CASE, "prompt", CPU).rows({"fp32": ("ours, eager", "ours, all")})
+    rows = list(forms.Check(CASE, "prompt", CPU).rows({"fp32": ("ours, eager", "ours, all")}))
     assert [bool(row["problem"]) for row in rows] == [False, False, True]
 
 
+@pytest.mark.long
 def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeypatch: pytest.MonkeyPatch) -> None:
     """The program goes on without them, and is right."""
     check = forms.Check(CASE, "prompt", CPU)
@@ -281,6 +300,7 @@ def test_graphs_that_cannot_be_made_are_found(graphs_made: list[Graphs], monkeyp
     assert check.row("ours, all", "fp32", base)["problem"] == "no graphs"
 
 
+@pytest.mark.long
 def test_masks_that_do_not_change_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a graph that replays the numbers of its capture."""
     check, right = forms.Check(CASE, "prompt", CPU), Ours.step

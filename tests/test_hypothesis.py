@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "40"))
 SAME = "EXAMPLES" not in os.environ  # the suite's examples are always the same
+pytestmark = [pytest.mark.long] if SAME else []  # who says how many wants them run
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(max_size=9), v, max_size=4))

@@ -21,6 +21,7 @@ from attempt.runs.plan import Plan
 from demo.data import STREAM
 from demo.show import demo_words
 
+LONG = pytest.mark.long
 SOURCE = "demo/sources/{}/best.safetensors"
 
 
@@ -55,7 +56,7 @@ def test_a_prompt_of_a_related_task_helps_at_once(tmp_path: Path) -> None:
     assert helped > 75 and helped > alone + 10
 
 
-@pytest.mark.parametrize("attention", ["sub", "linear", "dot", "token"])
+@pytest.mark.parametrize("attention", ["sub", *(pytest.param(form, marks=LONG) for form in ("linear", "dot", "token"))])
 def test_a_mixture_learns(attention: str, tmp_path: Path) -> None:
     """mrpc is qqp's relative, and Q begins as mnli's prompt: G finds the source that helps."""
     result = trained(tmp_path, "--task", "mrpc", "--method", "attempt", "--attention", attention)
@@ -65,6 +66,7 @@ def test_a_mixture_learns(attention: str, tmp_path: Path) -> None:
         assert max(weights, key=weights.__getitem__) == "qqp" and weights["qqp"] > 0.3, weights
 
 
+@pytest.mark.long
 def test_constant_weights_learn_too(tmp_path: Path) -> None:
     result = trained(tmp_path, "--task", "mrpc", "--method", "attempt", "--attention", "constant")
     weights = metrics_of(tmp_path)[-1]["mixture"]["mrpc"]["weights"]
@@ -82,7 +84,9 @@ def test_several_tasks_learn_side_by_side(tmp_path: Path) -> None:
     assert config.tasks == ["mrpc", "mnli"] and not torch.allclose(prompt.target[0], prompt.target[1])
 
 
-@pytest.mark.parametrize("method", ["finetune", "adapter", "bitfit"])
+@pytest.mark.parametrize(
+    "method", ["finetune", *(pytest.param(method, marks=LONG) for method in ("adapter", "bitfit"))]
+)
 def test_the_baselines_learn(method: str, tmp_path: Path) -> None:
     rate = {"finetune": "1e-3", "adapter": "1e-2", "bitfit": "1e-2"}[method]
     result = trained(tmp_path, "--task", "qqp", "--method", method, "--steps", "60", "--eval-every", "20")

@@ -68,6 +68,7 @@ def place(every_task: Path, tmp_path_factory: pytest.TempPathFactory) -> runner.
     return made
 
 
+@pytest.mark.long
 def test_a_worker_s_runs_are_those_of_processes_of_their_own(place: runner.Place) -> None:
     kept = kept_cells(place.kept)
     assert "result" not in kept["bad"] and "1000 training examples" in kept["bad"]["failed"]
@@ -83,6 +84,7 @@ def test_a_search_of_spot_keeps_the_curve_of_the_run_that_it_chose(place: runner
     assert line["curve"] == Run(folder).read_metrics() != []
 
 
+@pytest.mark.long
 def test_another_machine_goes_on_with_what_is_kept_alone(place: runner.Place, tmp_path: Path) -> None:
     shutil.copytree(place.kept, tmp_path / "kept")
     there = runner.Place(place.model, place.data, tmp_path / "runs", tmp_path / "kept", tmp_path / "kept" / "prompts")
@@ -173,6 +175,7 @@ def test_a_run_that_would_end_too_late_is_not_begun(place: runner.Place, tmp_pat
     assert pace.seconds(cells[0]) == 120 and runner.first_ready(cells, place, pace, now + 90) == cells[1]
 
 
+@pytest.mark.long
 def test_a_worker_that_is_gone_is_told(tmp_path: Path) -> None:
     with Workers(1, tmp_path) as workers:
         started = workers.begin(["--help"], tmp_path / "log", "w")

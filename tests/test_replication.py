@@ -5,6 +5,7 @@ import json
 import shlex
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, ClassVar
 
 import numpy as np
@@ -176,7 +177,7 @@ class InThisProcess:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner.subprocess, "Popen", InThisProcess)
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(Popen=InThisProcess))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def place(glue: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
     made = runner.Place(tiny_checkpoint, glue, out, out / "kept")
     runner.run_cells(CELLS[:1], made)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner.subprocess, "Popen", InThisProcess)
+        patch.setattr(runner, "subprocess", SimpleNamespace(Popen=InThisProcess))
         runner.run_cells(CELLS, made)
     return made
 
@@ -238,7 +239,7 @@ class Counted:
 def test_so_many_runs_at_a_time_each_after_those_that_it_needs(
     place: runner.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner.subprocess, "Popen", Counted)
+    monkeypatch.setattr(runner, "subprocess", SimpleNamespace(Popen=Counted))
     here = runner.Place(place.model, place.data, tmp_path, tmp_path / "kept")
     cells = [cell("a", "x", "--seed 1"), cell("b", "x", "--init runs/a"), cell("c", "x", "--init runs/b")]
     cells += [cell(name, "x", f"--seed {seed}") for seed, name in enumerate("defg")]

@@ -117,6 +117,7 @@ def test_rows_do_not_depend_on_their_batch(ours: T5, tokenizer: Tokenizer, texts
         assert worst <= 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", range(0, 200, 25))
 def test_greedy_answers(ours: T5, theirs: Any, tokenizer: Tokenizer, texts: list[str], start: int) -> None:
     # rows of similar length share a batch, to save time; each batch still has padding

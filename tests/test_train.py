@@ -542,6 +542,7 @@ def test_the_epochs_that_are_told_are_passes_over_the_data(sizes: list[int], mor
     assert steps == 3 * whole.epoch_steps(sizes)
 
 
+@pytest.mark.long
 def test_prompt_tuning_learns_a_real_task(
     flan: Path, fixtures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ class Place:
     def scrubbed(self, text: str) -> str:
         """A text without the names of this machine's folders."""
         text = text.replace(f"{self.out}/", "").replace(f"{REPOSITORY}/", "").replace(str(self.data), DATA)
-        return text.replace(str(self.model), self.model.name)
+        return text.replace(str(self.out), ".").replace(str(self.model), self.model.name)
 
 
 class Process(Protocol):
