@@ -16,6 +16,7 @@ from attempt.command.options import Options
 from attempt.runs.folder import Run
 from attempt.runs.parsing import resumed
 from attempt.runs.plan import Plan
+from attempt.training import job
 
 FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--steps", "9", "--eval-every", "4"]
 
@@ -23,7 +24,7 @@ FLAGS = ["--task", "cola", "--method", "prompt", "--prompt-length", "4", "--step
 def send(number: int, at: int, monkeypatch: pytest.MonkeyPatch, during: str = "train_step") -> None:
     """Send this very process a signal at the at-th training step, or the at-th answer of an evaluation."""
     count = 0
-    owner: Any = train.Trainer if during == "train_step" else train
+    owner: Any = train.Trainer if during == "train_step" else job
     whole = getattr(owner, during)
 
     def step(*arguments: Any) -> Any:
