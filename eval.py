@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from pathlib import Path
 from attempt.answering.answers import instance_weights, score_split
 from attempt.answering.backbone import Backbone, new_downloader
 from attempt.answering.interactive import converse
-from attempt.answering.runner import Runner, check_trained, numbered, ready
+from attempt.answering.question import numbered
+from attempt.answering.runner import Runner, check_trained, ready
 from attempt.answering.splits import load_splits
 from attempt.answering.unlabelled import answer_rows
 from attempt.checkpoint import Trained, change_sources, load_prompt, load_trained, origins, save_prompt
@@ -23,10 +25,10 @@ from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.plots.pictures import attention_map
 from attempt.plots.plots import picture_file, show
 from attempt.runs.folder import Run
-from attempt.runs.plan import Plan
+from attempt.runs.plan import Plan, sums_of
 from attempt.runs.report import describe
 from data.tasks import expand
-from model.errors import exit_status, meant, meant_path
+from model.errors import exit_status, meant, meant_path, note
 from model.files import write_whole
 
 
@@ -65,7 +67,7 @@ def new_parser() -> Parser:
 
 def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     """The run's options, with what is asked for otherwise; ends the program where that cannot be."""
-    by_hand = [flag for flag, value in (("--interactive", given.interactive), ("--answer", given.answer)) if value]
+    by_hand = ["--interactive"] * given.interactive + ["--answer"] * (given.answer is not None)
     if by_hand and (by_hand[1:] or given.predictions or given.attention_map or distributed.size() > 1):
         parser.error(f"expected {by_hand[0]} in one process, without --answer, --predictions and --attention-map")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
@@ -76,6 +78,13 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     plan = Plan.read(Run(given.run).config).located()
     if plan.train_file is None and (moved := [spelled(name) for name in files if name in changes]):
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
+    if by_hand and given.data_dir is None:
+        plan = plan.without_data()
+    now = [told for told in sums_of(plan) if told not in plan.sums and told.partition(" ")[0] not in changes]
+    for name in (told.partition(" ")[0] for told in now if plan.sums and not by_hand):
+        note(f"note: {getattr(plan, name)}: not the content that the run was started with; scored all the same")
+    if "train_file" in changes:
+        changes["formats"] = {}  # the labels are those of the file that is given
     return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
 
 
@@ -107,8 +116,10 @@ def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
     plan = options_of(parser, given)
-    if given.answer:
-        out = sys.stdout  # the answers have it for themselves
+    if given.answer is not None:
+        out = sys.stdout  # the answers have it for themselves, in UTF-8 as the rows
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(encoding="utf-8")
         with contextlib.redirect_stdout(sys.stderr):
             runner = load_evaluated(parser, given, plan, Backbone.load(plan, new_downloader(plan)))
             answer_rows(runner, given.answer, out)

@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from attempt.answering.runner import Answer, Runner, Weights, load
     from attempt.attention import PromptAttention
     from attempt.prompt import SoftPrompt
+    from model.errors import AttemptError
     from model.t5 import T5
 
 __version__ = "0.1.0"
-__all__ = ["T5", "Answer", "PromptAttention", "Runner", "SoftPrompt", "Weights", "load"]
+__all__ = ["T5", "Answer", "AttemptError", "PromptAttention", "Runner", "SoftPrompt", "Weights", "load"]
 PLACES = {
-    "attempt.answering.runner": ("Answer", "Runner", "Weights", "load"),
-    "attempt.attention": ("PromptAttention",),
-    "attempt.prompt": ("SoftPrompt",),
-    "model.t5": ("T5",),
+    **dict.fromkeys(("Answer", "Runner", "Weights", "load"), "attempt.answering.runner"),
+    "AttemptError": "model.errors",
+    "PromptAttention": "attempt.attention",
+    "SoftPrompt": "attempt.prompt",
+    "T5": "model.t5",
 }
 
 
 def __getattr__(name: str) -> Any:
     """The front door's parts, each imported when it is first asked for: a part of attempt/ does not wait for all."""
-    for place, names in PLACES.items():
-        if name in names:
-            return getattr(importlib.import_module(place), name)
+    if name in PLACES:
+        return getattr(importlib.import_module(PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

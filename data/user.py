@@ -195,8 +195,8 @@ def is_tsv(path: Path | str) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(".tsv")
 
 
-def cells_of(path: Path, columns: tuple[str, ...]) -> Cells:
-    """The wanted cells of each row of a file, stripped, as they are read."""
+def cells_of(path: Path, columns: tuple[str, ...], advice: str = "see --source-field, --target-field") -> Cells:
+    """The wanted cells of each row of a file, stripped, as they are read. advice: for a column that is not there."""
     ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     if ending not in ENDINGS:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
@@ -204,9 +204,9 @@ def cells_of(path: Path, columns: tuple[str, ...]) -> Cells:
         raise AttemptError(f"{path}: expected a file of examples, found none there{meant_path(path)}; check the path")
     lines = _lines(path)
     if ending == ".jsonl":
-        cells = _json_cells(lines, columns)
+        cells = _json_cells(lines, columns, advice)
     else:
-        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), columns, path)
+        cells = _pick(_csv_cells(lines, path) if ending == ".csv" else _tsv_cells(lines), columns, path, advice)
     for where, values in cells:
         yield where, [value.replace("\r\n", " ").replace("\n", " ").strip() for value in values]
 
@@ -267,7 +267,7 @@ def _csv_cells(lines: Lines, path: Path) -> Cells:
         raise AttemptError(f"{path} line {number}: expected CSV, found {error}; mend the row") from None
 
 
-def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
+def _json_cells(lines: Lines, columns: tuple[str, ...], advice: str) -> Cells:
     for where, line in lines:
         if not line.strip():
             continue
@@ -283,7 +283,7 @@ def _json_cells(lines: Lines, columns: tuple[str, ...]) -> Cells:
         if not isinstance(record, dict):
             mend = OBJECTS if isinstance(record, list) else "mend the line"
             raise AttemptError(f"{where}: expected a JSON object, found {shown(line.strip())[1:-1]}; {mend}")
-        yield where, [_json_text(record, column, where) for column in columns]
+        yield where, [_json_text(record, column, where, advice) for column in columns]
 
 
 def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -294,12 +294,9 @@ def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return record
 
 
-def _json_text(record: dict[str, object], key: str, where: str) -> str:
+def _json_text(record: dict[str, object], key: str, where: str, advice: str) -> str:
     if key not in record:
-        raise AttemptError(
-            f"{where}: expected the key {key!r}, found {_listed(record)}{meant(key, record)}; see --source-field, "
-            "--target-field"
-        )
+        raise AttemptError(f"{where}: expected the key {key!r}, found {_listed(record)}{meant(key, record)}; {advice}")
     value = record[key]
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -313,7 +310,7 @@ def _json_text(record: dict[str, object], key: str, where: str) -> str:
     return value
 
 
-def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
+def _pick(rows: Cells, columns: tuple[str, ...], path: Path, advice: str) -> Cells:
     """The wanted cells of each row of a table, whose first row has the columns' names."""
     where, header = next(rows, ("", []))
     if not header:
@@ -324,8 +321,8 @@ def _pick(rows: Cells, columns: tuple[str, ...], path: Path) -> Cells:
             raise AttemptError(f"{where}: expected one column {column!r}, found {count}; rename the others")
         if column not in names:
             raise AttemptError(
-                f"{where}: expected one column {column!r}, found {_listed(names)}{meant(column, names)}; see "
-                f"--source-field, --target-field{_quotes(names, path)}"
+                f"{where}: expected one column {column!r}, found {_listed(names)}{meant(column, names)}; {advice}"
+                + _quotes(names, path)
             )
     wanted = [names.index(column) for column in columns]
     for where, cells in rows:

@@ -1,5 +1,6 @@
 """The front door: attempt.load, and eval.py --answer, against eval.py's own answers, scores and weights."""
 
+import gzip
 import io
 import json
 import os
@@ -83,12 +84,16 @@ def test_the_weights_are_those_of_the_mixture(mixture_run: Path) -> None:
     torch.testing.assert_close(found.values.sum(1), torch.ones(len(texts) + 1))
 
 
-def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path) -> None:
+def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = attempt.load(mixture_run, device="cpu")
     for texts, task, expected in (
         (["a"], None, "expected a task, one of rte, cola"),
-        ("a", "cola", "expected a list of texts"),
-        (["a"], ["cola", "rte"], "expected a list of texts"),
+        (["a"], "", "task : expected one of the run's"),
+        ("a", "cola", "expected a list of texts, found str"),
+        ((text for text in "ab"), "cola", "expected a list of texts, found generator"),
+        (["a"], ["cola", "rte"], "or one for each of 1 texts, found 2"),
+        ([None], "cola", "expected texts for sentence, found None"),
+        (["\udce4"], "cola", r"expected texts for sentence, found '.udce4'"),
         (["a"], "colla", r"task colla: .*did you mean cola"),
         (["a"], "rte", "rte: expected texts for sentence1, sentence2, found 'a'"),
         ([{"sentence1": "a"}], "rte", "expected texts for sentence1, sentence2, found 'a'"),
@@ -100,8 +105,18 @@ def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path) -> None:
     assert plain.answer([]) == []
     with pytest.raises(AttemptError, match="expected a mixture"):
         plain.weights(["a"])
-    with pytest.raises(AttemptError, match=r"expected some of model, .*found modle"):
-        attempt.load(prompt_run, modle="x")
+    assert plain.answer([], probabilities=True) == [] and runner.weights([], "rte").values.shape == (0, 3)
+    for changes, expected in (
+        ({"modle": "x"}, r"expected some of model, .*found modle \(did you mean model"),
+        ({"answer_by": "label"}, "found answer_by: 'label'"),
+        ({"eval_batch_size": "8"}, "found eval_batch_size: '8'"),
+        ({"model": Path("none")}, "none"),
+    ):
+        with pytest.raises(AttemptError, match=expected):
+            attempt.load(prompt_run, **changes)
+    monkeypatch.setattr("attempt.machine.distributed.size", lambda: 2)
+    with pytest.raises(AttemptError, match="expected one process to answer texts, found 2"):
+        runner.answer(["a"], "cola")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +169,112 @@ def test_no_test_file_is_no_dev_file(own_run: tuple[Path, Path], capsys: pytest.
     assert "none.tsv: expected a file of examples" in error_of(capsys)
 
 
+def test_another_file_in_the_place_of_the_runs_is_noted(
+    own_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = own_run
+    shutil.copytree(run, tmp_path / "run")
+    lines = (root / "dev.tsv").read_text().splitlines()
+    (tmp_path / "dev.tsv").write_text("\n".join(lines[:8]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["--run", "run", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr("attempt.runs.plan.Plan.located", lambda plan: plan)  # as where the run's own folder is gone
+        assert eval.main(words) == 0
+    found = capsys.readouterr()
+    assert "7 examples" in found.out and "dev.tsv: not the content that the run was started with" in found.err
+    assert eval.main([*words, "--dev-file", "dev.tsv"]) == eval.main(words) == 0
+    assert "not the content" not in capsys.readouterr().err  # asked for, and the run's own
+
+
+def test_a_resumed_run_knows_where_its_new_files_are(
+    own_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gone on with from another folder, where another file of the first one's name lies."""
+    root, run = own_run
+    shutil.copytree(run, tmp_path / "run")
+    lines = (root / "dev.tsv").read_text().splitlines()
+    (root / "other.tsv").write_text("\n".join(lines[:4]) + "\n")
+    (tmp_path / "other.tsv").write_text("\n".join(lines[:6]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--resume", "run", "--change", "--test-file", "other.tsv", "--steps", "6"]) == 0
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    assert eval.main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "mine test: " in (out := capsys.readouterr().out) and "5 examples" in out
+    (root / "other.tsv").unlink()
+
+
+def test_formats_follow_a_change(common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the column of the answers: another one has other labels, and longer texts."""
+    rows = [f"dog {i}\t{'a' if i % 2 else 'b'}\t{'x' if i % 3 else 'y'}\n" for i in range(60)]
+    (tmp_path / "x.tsv").write_text("text\tfirst\tsecond\n" + "".join(rows))
+    files = [f"--{split}-file={tmp_path / 'x.tsv'}" for split in ("train", "dev")]
+    words = ["--task", "mine", "--method", "prompt", "--source-field", "text", "--target-field", "first", *files]
+    run, few = tmp_path / "run", ["--prompt-length", "4", "--steps", "2", *common]
+    assert train.main([*words, *few, "--out", str(run)]) == 0
+    assert Plan.read(run / "config.json").formats["mine"]["labels"] == ["a", "b"]
+    assert train.main(["--resume", str(run), "--change", "--target-field", "second", "--steps", "3"]) == 0
+    assert Plan.read(run / "config.json").formats["mine"]["labels"] == ["x", "y"]
+    runner = attempt.load(run, device="cpu", answer_by="labels")
+    assert set(runner.answer(["dog 1"])) <= {"x", "y"}
+    (tmp_path / "z.tsv").write_text("text\tsecond\n" + "".join(f"dog {i}\t{'p' if i % 2 else 'q'}\n" for i in range(9)))
+    other = [f"--{split}-file={tmp_path / 'z.tsv'}" for split in ("train", "dev")]
+    assert eval.main(["--run", str(run), "--device", "cpu", *other, "--answer-by", "labels"]) == 0  # its own labels
+    capsys.readouterr()
+
+
+def test_a_run_that_has_no_formats_keeps_its_limits(
+    every_task: Path, tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--task", "squad", "--method", "prompt", "--splits", "official", "--model", str(tiny_checkpoint)]
+    flags += ["--data-dir", str(every_task), "--device", "cpu", "--steps", "1", "--prompt-length", "4"]
+    run = tmp_path / "run"
+    assert train.main([*flags, "--max-target-length", "100", "--out", str(run)]) == 0
+    config = json.loads((run / "config.json").read_text())
+    assert attempt.load(run, device="cpu").questions["squad"].answer_length == 100
+    del config["formats"], config["where"]
+    (run / "config.json").write_text(json.dumps(config))
+    assert attempt.load(run, device="cpu").questions["squad"].answer_length == 100
+    (run / "config.json").write_text(json.dumps({**config, "max_target_length": None, "data_dir": "/gone"}))
+    assert attempt.load(run, device="cpu").questions["squad"].answer_length == 64
+    (tmp_path / "rows.txt").write_text("Who ?\tA man .\n")
+    capsys.readouterr()
+    assert eval.main(["--run", str(run), "--device", "cpu", "--answer", str(tmp_path / "rows.txt")]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "squad question: Who ? context: A man ."
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 2  # scores need the data that the run had
+    assert "--data-dir: expected a folder" in error_of(capsys)
+
+
+def test_a_column_says_which_task_a_row_is_of(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"dog {i}\t{'yes' if i % 4 > 1 else 'no'}\t{'a' if i % 2 else 'b'}\n" for i in range(80)]
+    (tmp_path / "x.tsv").write_text("text\tmark\tkind\n" + "".join(rows))
+    files = [f"--{split}-file={tmp_path / 'x.tsv'}" for split in ("train", "dev")]
+    words = ["--task", "a", "b", "cola", "--task-field", "kind", "--source-field", "text", "--target-field", "mark"]
+    words += [
+        "--method",
+        "prompt",
+        "--prompt-length",
+        "4",
+        "--steps",
+        "2",
+        *files,
+        *common,
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert train.main(words) == 0
+    capsys.readouterr()
+    asked = ["--run", str(tmp_path / "run"), "--device", "cpu", "--answer", str(tmp_path / "x.tsv")]
+    assert eval.main(asked) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["task"] for row in found] == ["b", "a"] * 40 and found[3]["source"] == "a text: dog 3"
+    assert eval.main([*asked, "--task", "a"]) == 2
+    assert "x.tsv line 2: expected one of the tasks a in 'kind', found 'b'" in error_of(capsys)
+
+
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "txt", "-"])
 @pytest.mark.parametrize("choose", [False, True])
 def test_rows_without_labels_are_answered_as_they_are_read(
@@ -202,11 +323,22 @@ def test_rows_that_cannot_be_answered(
 ) -> None:
     rows = tmp_path / "rows.tsv"
     rows.write_text("sentence1\tsentence2\na\tb\n")
+    bad, latin = tmp_path / "bad.txt", tmp_path / "latin.txt"
+    bad.write_text("\ta\n\nonly one\n")
+    latin.write_bytes(b"caf\xe9\n")
     for run, words, expected in (
         (mixture_run, [str(rows)], "expected one task, found rte, cola; choose by --task"),
         (own_run[1], [str(rows)], "expected one column 'text', found"),
         (own_run[1], [str(tmp_path / "rowz.txt")], "expected a file, or -, found none there"),
+        (own_run[1], [""], "expected a file, or -, found none there"),
+        (
+            mixture_run,
+            [str(bad), "--task", "rte"],
+            "bad.txt line 3: expected 2 fields (sentence1, sentence2)",
+        ),
+        (own_run[1], [str(latin)], "latin.txt line 1: expected UTF-8 text"),
     ):
+        capsys.readouterr()
         assert eval.main(["--run", str(run), "--device", "cpu", "--answer", *words]) == 2
         assert expected in error_of(capsys)
     assert eval.main(["--run", str(mixture_run), "--device", "cpu", "--answer", str(rows), "--task", "rte"]) == 0
@@ -215,11 +347,37 @@ def test_rows_that_cannot_be_answered(
         eval.main(["--run", str(mixture_run), "--answer", "-", "--interactive"])
 
 
+def test_lines_are_read_as_files_and_texts_are(
+    own_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a mark of the byte order, packed, the whole text that the model reads, and none at all."""
+    words = ["--run", str(own_run[1]), "--device", "cpu", "--answer"]
+    text = "a café\n\n mine text: a dog\n"
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8-sig")
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("x.txt", "x.txt.gz"):
+        capsys.readouterr()
+        assert eval.main([*words, str(tmp_path / name)]) == 0
+        found = [json.loads(line)["source"] for line in capsys.readouterr().out.splitlines()]
+        assert found == ["mine text: a café", "mine text: a dog"]
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", narrow)
+        assert eval.main([*words, str(tmp_path / "x.txt")]) == 0
+    assert json.loads(narrow.buffer.getvalue().splitlines()[0])["source"] == "mine text: a café"  # type: ignore[attr-defined]
+    (tmp_path / "none.tsv").write_text("text\n")
+    assert eval.main([*words, str(tmp_path / "none.tsv")]) == 0
+    assert "none.tsv: found no row" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert eval.main([*words, "-"]) == 2
+    assert "expected lines on the standard input, found it closed" in error_of(capsys)
+
+
 def test_the_front_door_is_light_and_whole() -> None:
     """`import attempt` loads none of its parts; each is there when it is asked for."""
     code = "import sys, attempt; assert 'torch' not in sys.modules; attempt.load, attempt.T5, attempt.SoftPrompt; "
     code += "attempt.PromptAttention, attempt.Runner; assert 'torch.distributed.fsdp' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
-    assert set(attempt.__all__) == {name for names in attempt.PLACES.values() for name in names}
+    assert set(attempt.__all__) == set(attempt.PLACES)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         attempt.lode  # noqa: B018

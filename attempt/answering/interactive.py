@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from attempt.answering.answers import label_ids
-from attempt.answering.runner import Question, Runner
+from attempt.answering.question import Question
+from attempt.answering.runner import Runner
 from attempt.runs.report import bars
 from model.decoding import generate, label_scores
 from model.errors import AttemptError, meant, one_line

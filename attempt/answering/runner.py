@@ -4,7 +4,7 @@ Shapes: C labels, N texts, P prompts of a mixture, T tokens of a label.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -13,19 +13,18 @@ from torch import Tensor
 
 from attempt.answering.answers import found_by, instance_weights, label_ids, show_pads
 from attempt.answering.backbone import Backbone, new_downloader
-from attempt.answering.splits import check_answers, find_task
+from attempt.answering.question import Question, Text, new_question, numbered
 from attempt.checkpoint import PromptConfig, Trained, load_trained
+from attempt.machine import distributed
 from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.prompt import SoftPrompt
 from attempt.runs.folder import Run
-from attempt.runs.plan import Plan
+from attempt.runs.plan import Plan, check_value
 from data.batches import TokenSet
-from data.tasks import Example, Task, source_text
+from data.tasks import Example
 from model.errors import AttemptError, meant
 
-FREE_TEXT = 64  # tokens of an answer that is any text, of a run that does not say how long its own are
-Text = str | Sequence[str] | Mapping[str, str]
-"""A task's one field, or its fields in their order or by their names."""
+CHANGES = ("model", "device", "precision", "answer_by", "eval_batch_size", "mirror", "data_dir")  # of `load`
 
 
 class Answer(NamedTuple):
@@ -40,36 +39,6 @@ class Weights(NamedTuple):
     """(P,) the sources', and last "target" where the target's own prompt is mixed too."""
     values: Tensor
     """(N,P): how much of each prompt every text gets; of variant `token` the mean over its positions."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A task, as one asks it."""
-
-    task: Task
-    number: int
-    """Whose prompt it is."""
-    most: int
-    """Tokens of a text, EOS included; of a longer one the end is cut off."""
-    answer_length: int
-    labels: dict[str, str] = field(default_factory=dict)
-    """The answers as they are written, and what they mean; none where any text is one."""
-    task_name: bool = True
-    """Whether a text begins with the task's name."""
-
-    def text_of(self, values: Text) -> str:
-        """The fields' values -> the text that the model reads. Raises AttemptError where some are missing."""
-        fields = self.task.fields
-        if isinstance(values, str):
-            values = (values,)
-        elif isinstance(values, Mapping):
-            values = tuple(values[name] for name in fields if name in values)
-        if len(values) != len(fields) or not all(isinstance(value, str) for value in values):
-            found = ", ".join(map(repr, values))
-            raise AttemptError(
-                f"{self.task.name}: expected texts for {', '.join(fields)}, found {found[:200] or 'none'}"
-            )
-        return source_text(self.task, tuple(values), self.task_name)
 
 
 class Runner:
@@ -128,19 +97,26 @@ class Runner:
 
     def weights(self, texts: Sequence[Text], task: str | Sequence[str] | None = None) -> Weights:
         """The mixture that each of N texts gets. Raises AttemptError where the run mixes no prompts."""
-        asked, everything = self._asked(texts, task), list(range(len(texts)))
-        tokens, order = self._tokens(texts, asked, everything)
+        asked = self._asked(texts, task)
+        tokens, order = self._tokens(texts, asked, list(range(len(asked))))
         values = instance_weights(self.backbone, self.prompt, tokens).cpu()
         return Weights(self.mixed, values[np.argsort(order)])
 
     def _asked(self, texts: Sequence[Text], task: str | Sequence[str] | None) -> list[Question]:
         """The question of each text."""
-        if isinstance(texts, str) or (task is not None and not isinstance(task, str) and len(task) != len(texts)):
-            raise AttemptError("expected a list of texts, and a task or one for each of them, found other numbers")
+        if distributed.size() > 1:  # which would share the batches out
+            raise AttemptError(
+                f"expected one process to answer texts, found {distributed.size()}; start it without them"
+            )
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise AttemptError(f"expected a list of texts, found {type(texts).__name__}")
+        if task is not None and not isinstance(task, str) and len(task) != len(texts):
+            raise AttemptError(f"expected a task, or one for each of {len(texts)} texts, found {len(task)}")
         known = list(self.questions)
         if task is None and len(known) > 1:
             raise AttemptError(f"expected a task, one of {', '.join(known)}, or one for each text, found none")
-        names = [task or known[0]] * len(texts) if task is None or isinstance(task, str) else task
+        name = known[0] if task is None else task
+        names = [name] * len(texts) if isinstance(name, str) else name
         for name in names:
             if name not in self.questions:
                 raise AttemptError(f"task {name}: expected one of the run's, {', '.join(known)}{meant(name, known)}")
@@ -151,12 +127,13 @@ class Runner:
     ) -> tuple[TokenSet, list[int]]:
         """The texts of some rows as ids, and which row each is of: those of a task come together."""
         tokenizer, sets, order = self.backbone.tokenizer, [], list[int]()
-        for question in dict.fromkeys(map(id, (asked[row] for row in rows))):
-            own = [row for row in rows if id(asked[row]) == question]
-            one = asked[own[0]]
+        for name in dict.fromkeys(asked[row].task.name for row in rows):
+            own, one = [row for row in rows if asked[row].task.name == name], self.questions[name]
             examples = [Example(one.text_of(texts[row]), "") for row in own]
             sets.append(TokenSet.build(examples, tokenizer.encode_batch, one.most, None, one.number, tokenizer.eos))
             order += own
+        if not sets:
+            sets = [TokenSet.build([], tokenizer.encode_batch, 1, None, 0, tokenizer.eos)]
         return TokenSet.join(sets), order
 
     def _found(
@@ -172,31 +149,6 @@ class Runner:
         return [(order[i], row) for index, rows_of in found for i, row in zip(index, rows_of.cpu(), strict=True)]
 
 
-def new_question(name: str, number: int, plan: Plan, backbone: Backbone) -> Question:
-    """A task to be asked: of its files only a user's own are needed, and not those where the run knows enough."""
-    task = find_task(name, plan)
-    check_answers(task, plan)
-    labels, known = task.label_texts(plan.labels), plan.formats.get(name)
-    meanings = dict(zip(labels, task.labels or labels, strict=True))
-    if known is None:  # of a run of before, or a task that it was not trained on
-        longest = label_ids(backbone, labels).size(1) if labels else FREE_TEXT
-        known = {"source_tokens": plan.max_source_length or task.max_source, "answer_tokens": longest}
-    return Question(task, number, known["source_tokens"], known["answer_tokens"], meanings, plan.task_name)
-
-
-def numbered(names: Sequence[str], config: PromptConfig) -> dict[str, int]:
-    """The names of tasks, each with the number of its prompt in the checkpoint."""
-    if len(config.names) == 1:  # one prompt can be tried on any task
-        return dict.fromkeys(names, 0)
-    for name in names:
-        if name not in config.names:
-            near = meant(name, config.names)
-            raise AttemptError(
-                f"--task {name}: expected one of the checkpoint's tasks, {', '.join(config.names)}{near}"
-            )
-    return {name: config.names.index(name) for name in names}
-
-
 def check_trained(
     path: Path, trained: Trained, config: PromptConfig, plan: Plan, backbone: Backbone, used: Origin
 ) -> None:
@@ -204,7 +156,7 @@ def check_trained(
     D = backbone.t5.config.d_model
     if trained.prompt is not None and trained.prompt.target.size(2) != D:
         raise AttemptError(
-            f"{path.parent}: expected a model of width {trained.prompt.target.size(2)}, found {D} in {plan.model}; "
+            f"{path}: expected a model of width {trained.prompt.target.size(2)}, found {D} in {plan.model}; "
             "give the run's own by --model"
         )
     if plan.method != "finetune":  # whose weights are all in the checkpoint
@@ -217,19 +169,25 @@ def check_trained(
 
 
 def load(run: str | Path, **changes: Any) -> Runner:
-    """A finished run of train.py, from its folder, which may have been moved.
+    """A finished run of train.py, from its folder, which may have been moved. Raises AttemptError if not whole.
 
     changes: what shall be other than the run has it: model (a name or folder), device, precision, answer_by
     ("generate" or "labels"), eval_batch_size, mirror, data_dir; each as the flag of eval.py.
     """
     own = Run(Path(run))
-    known = ("model", "device", "precision", "answer_by", "eval_batch_size", "mirror", "data_dir")
-    if other := sorted(changes.keys() - set(known)):
-        raise AttemptError(f"attempt.load: expected some of {', '.join(known)}, found {', '.join(other)}")
-    plan = Plan.read(own.config).located()
-    if plan.data_dir is not None and not Path(plan.data_dir).is_dir():
-        plan = replace(plan, data_dir=None)  # it is needed no longer, but for a T5 in it
-    plan = replace(plan, **{"device": "auto", "shard": False, "compile": False, **changes})  # too short for a compiler
+    changes = {name: str(value) if isinstance(value, Path) else value for name, value in changes.items()}
+    for name, value in changes.items():
+        if name not in CHANGES:
+            raise AttemptError(
+                f"attempt.load: expected some of {', '.join(CHANGES)}, found {name}{meant(name, CHANGES)}"
+            )
+        try:
+            check_value(name, value)
+        except ValueError as e:
+            raise AttemptError(f"attempt.load: expected a value as eval.py takes it, found {e}") from None
+    # a compiler would not pay for a few texts
+    plan = replace(Plan.read(own.config).located().without_data(), device="auto", shard=False, compile=False)
+    plan = replace(plan, **{name: value for name, value in changes.items() if value is not None})
     backbone = Backbone.load(plan, new_downloader(plan))
     used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))  # before a baseline's weights are put in
     trained, config = load_trained(own.best, plan.method, backbone.t5)

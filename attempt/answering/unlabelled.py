@@ -12,11 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from attempt.answering.runner import Answer, Runner, Text
+from attempt.answering.question import Question, Text
+from attempt.answering.runner import Answer, Runner
+from data.files import text_lines
 from data.user import ENDINGS, cells_of
-from model.errors import AttemptError, meant_path
+from model.errors import AttemptError, meant_path, note
 
 STDIN = "-"
+COLUMNS = "the run's columns are needed, but not its answers"
 
 
 def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
@@ -35,39 +38,58 @@ def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
             index += 1
         out.flush()
+    if not index:
+        note(f"note: --answer {path}: found no row")
 
 
 def rows_of(runner: Runner, path: str) -> Iterator[tuple[str, Text]]:
-    """(task, values of its fields) of each row of a .tsv, .csv or .jsonl with the run's columns, or of each line."""
-    known, column = runner.questions, runner.plan.task_field
-    only = next(iter(known)) if len(known) == 1 else None
-    if path == STDIN or not path.lower().removesuffix(".gz").endswith(ENDINGS):
-        if only is None:
-            raise AttemptError(f"--answer {path}: expected one task, found {', '.join(known)}; choose by --task")
-        count = len(known[only].task.fields)
-        for text in lines_of(path):
-            yield only, text.split("\t") if count > 1 else text
-        return
-    if only is None and column is None:
+    """(task, values of its fields) of each row of a .tsv, .csv or .jsonl with the run's columns, or of each line.
+
+    The column that says which task a row is of is read where the run's own files had one.
+    """
+    known = runner.questions
+    own = [name for name, question in known.items() if question.task.split == "given"]
+    column = runner.plan.task_field if own else None
+    lines = path == STDIN or not path.lower().removesuffix(".gz").endswith(ENDINGS)
+    if len(known) > 1 and (lines or column is None):
         raise AttemptError(f"--answer {path}: expected one task, found {', '.join(known)}; choose by --task")
-    fields = next(iter(known.values())).task.fields
-    if only is not None:
-        yield from ((only, values) for _, values in cells_of(Path(path), fields))
+    name = next(iter(known))
+    if lines:
+        yield from ((name, values_of(known[name], *line)) for line in lines_of(path))
+    elif column is None:
+        fields = known[name].task.fields
+        yield from ((name, values) for _, values in cells_of(Path(path), fields, COLUMNS))
+    else:
+        for where, (*values, task) in cells_of(Path(path), (*known[own[0]].task.fields, column), COLUMNS):
+            if task not in own:
+                raise AttemptError(f"{where}: expected one of the tasks {', '.join(own)} in {column!r}, found {task!r}")
+            yield task, values
+
+
+def values_of(question: Question, where: str, line: str) -> list[str]:
+    """A line's fields, with tabs between them; a line may be whole, with the text's begin that the model reads."""
+    fields = question.task.fields
+    if len(fields) == 1:
+        return [line.strip().removeprefix(question.text_of([""])).strip()]
+    values = [value.strip() for value in line.split("\t")]
+    if len(values) != len(fields):
+        raise AttemptError(
+            f"{where}: expected {len(fields)} fields ({', '.join(fields)}) with tabs between them, found {len(values)}"
+        )
+    return values
+
+
+def lines_of(path: str) -> Iterator[tuple[str, str]]:
+    """(place, line) of each line of a file, or of the standard input as it comes; empty ones are left out."""
+    if path != STDIN:
+        if not Path(path).is_file():
+            raise AttemptError(f"--answer {path}: expected a file, or -, found none there{meant_path(Path(path))}")
+        yield from ((where, line) for where, line in text_lines(Path(path), advice="check the file") if line.strip())
         return
-    for where, (*values, task) in cells_of(Path(path), (*fields, str(column))):
-        if task not in known:
-            raise AttemptError(
-                f"{where}: expected a task of the run, {', '.join(known)}, in {column!r}, found {task!r}"
-            )
-        yield task, values
-
-
-def lines_of(path: str) -> Iterator[str]:
-    """The lines of a file or of the standard input; empty ones are left out."""
-    if path != STDIN and not Path(path).is_file():
-        raise AttemptError(f"--answer {path}: expected a file, or -, found none there{meant_path(Path(path))}")
+    if sys.stdin is None:
+        raise AttemptError("--answer -: expected lines on the standard input, found it closed")
     try:
-        with open(sys.stdin.fileno() if path == STDIN else path, encoding="utf-8", closefd=path != STDIN) as file:
-            yield from (line.strip() for line in file if line.strip())
+        with open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as file:
+            yield from ((f"line {i}", line.rstrip("\n")) for i, line in enumerate(file, 1) if line.strip())
     except UnicodeDecodeError as e:
-        raise AttemptError(f"--answer {path}: expected lines in UTF-8, found {e}") from None
+        raise AttemptError(f"--answer -: expected lines in UTF-8, found {e}") from None

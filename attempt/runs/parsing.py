@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -263,7 +264,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
 
     change: take them all the same, if the rest of the run can follow them.
     """
-    stored = Plan.read(folder / "config.json")
+    stored = Plan.read(folder / "config.json").located()
     others = {n: value for n, value in given.items() if n not in MACHINE_FLAGS and value != getattr(stored, n)}
     if change:
         refuse_settled(folder, stored, others)
@@ -274,7 +275,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
     else:
         refuse(folder, different)
     taken = {name: value for name, value in given.items() if name != "out" and (change or name in MACHINE_FLAGS)}
-    plan = dataclasses.replace(stored, out=str(folder), **taken)
+    plan = dataclasses.replace(stored, out=str(folder), where=os.getcwd(), **taken)
     return followed(plan, given) if change else plan
 
 
@@ -282,9 +283,8 @@ def followed(plan: Plan, given: dict[str, Any]) -> Plan:
     """A changed plan with what follows: the attention's rate is --lr's where no other was asked for, now or before."""
     asked = left_open({*plan.asked, *given})
     rate = plan.lr if "lr" in given and "attention_lr" not in asked else plan.attention_lr
-    sums = sums_of(plan)
-    formats = plan.formats if sums == plan.sums else {}  # of other files they may be others
-    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums, formats=formats)
+    # of other files or columns the formats may be others: the training set tells them anew
+    return dataclasses.replace(plan, asked=asked, attention_lr=rate, sums=sums_of(plan), formats={})
 
 
 def refuse_settled(folder: Path, plan: Plan, others: dict[str, Any]) -> None:

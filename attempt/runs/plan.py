@@ -111,6 +111,11 @@ class Plan(Options):
         there: dict[str, Any] = {name: str(place) for name, place in places.items() if place.exists()}
         return dataclasses.replace(self, **there)
 
+    def without_data(self) -> "Plan":
+        """The plan where only texts are to be answered: a folder of data that is gone is needed no longer."""
+        gone = self.data_dir is not None and not Path(self.data_dir).is_dir()
+        return dataclasses.replace(self, data_dir=None) if gone else self
+
     def differences(self, options: Options) -> list[str]:
         """What other options than this run's would change in its results: "--lr 0.1 (was 0.3)"."""
         found = []
@@ -139,7 +144,7 @@ class Plan(Options):
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():
-                cls._check_kind(name, value, hints[name])
+                check_value(name, value)
             if found["steps"] and not found["eval_every"]:
                 raise ValueError("eval_every: 0")
         except (OSError, ValueError, RecursionError) as e:
@@ -149,19 +154,6 @@ class Plan(Options):
             problem = "none" if isinstance(e, FileNotFoundError) else briefly(e)
             raise AttemptError(f"{path}: expected the config.json of a run, found {problem}{near}{hint}") from None
         return cls(**found)
-
-    @staticmethod
-    def _check_kind(name: str, value: object, hint: Any) -> None:
-        if get_origin(hint) is dict:
-            good = isinstance(value, dict) and all(map(is_format, value.values()))
-        elif get_origin(hint) is list:
-            good = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        else:
-            kinds = get_args(hint) or (hint,)  # int | None, or int
-            good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
-        if not good:
-            raise ValueError(f"{name}: {value!r}")
-        check_value(name, value)
 
 
 def is_format(value: object) -> bool:
@@ -186,8 +178,18 @@ FLAGS = {option.name: option.metadata for option in dataclasses.fields(Options)}
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raises ValueError at a value that the option's flag would not take."""
+    """Raises ValueError at a value that is not of the option's kind, or that its flag would not take."""
+    hint = get_type_hints(Plan)[name]
     flag: Mapping[str, Any] = FLAGS.get(name, {})
+    kinds = get_args(hint) or (hint,)  # int | None, or int
+    if get_origin(hint) is dict:
+        good = isinstance(value, dict) and all(map(is_format, value.values()))
+    elif get_origin(hint) is list:
+        good = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    else:
+        good = type(value) in (*kinds, int) if float in kinds else type(value) in kinds
+    if not good:
+        raise ValueError(f"{name}: {value!r}")
     if value is None or value == getattr(Plan, name, None):  # of a baseline, or of an imported run, which took no step
         return
     if "choices" in flag and value not in flag["choices"]:
