@@ -95,7 +95,7 @@ def correctness(parts: list[dict[str, Any]]) -> str:
     if rows := [row for part in parts if part["name"] == "resumes" for row in rows_of(part)]:
         lines = [["run", "way", "disturbed", "against the undisturbed run"]]
         lines += [
-            [row["kind"], row["way"], row["kills"], in_a_line(row["problem"]) or "bit by bit the same"] for row in rows
+            [row["kind"], row["way"], row["kills"], in_a_line(row["problem"]) or "bit for bit the same"] for row in rows
         ]
         blocks.append("### Runs\n\n" + markdown(lines))
     blocks += [f"The tests that want a GPU: {part['status']}." for part in parts if part["name"] == "tests"]

@@ -7,7 +7,7 @@ again      the same once more: should it differ, a kernel adds up in another ord
 killed     SIGKILL after the first evaluation, SIGTERM in the midst of training, each time --resume
 torchrun   one process under torchrun: NCCL on a GPU, gloo elsewhere
 
-Every prompt, metric and score must be the undisturbed run's, bit by bit.
+Every prompt, metric and score must be the undisturbed run's, bit for bit.
 """
 
 import contextlib
@@ -158,7 +158,7 @@ def run(argv: Sequence[str] | None) -> None:
             save(given.out, {"rows": rows})
     for row in rows:
         disturbed = f" ({row['kills']})" if row["kills"] else ""
-        print(f"{row['kind']}, {row['way']}{disturbed}: {row['problem'] or 'bit by bit the undisturbed run'}")
+        print(f"{row['kind']}, {row['way']}{disturbed}: {row['problem'] or 'bit for bit the undisturbed run'}")
     if bad := [row for row in rows if row["problem"]]:
         first = f"{bad[0]['kind']}, {bad[0]['way']}: {bad[0]['problem']}"
         raise AttemptError(f"expected every run to end as the undisturbed one, found {len(bad)} that do not: {first}")

@@ -1,4 +1,4 @@
-"""What only a CUDA GPU can show: graphs, fused kernels, and runs that are killed and go on bit by bit."""
+"""What only a CUDA GPU can show: graphs, fused kernels, and runs that are killed and go on bit for bit."""
 
 from pathlib import Path
 from typing import Any

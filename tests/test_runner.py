@@ -96,7 +96,7 @@ def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path, monkeypatch: 
         (["\udce4"], "cola", r"expected texts for sentence, found '.udce4'"),
         (["a"], "colla", r"task colla: .*did you mean cola"),
         (["a"], "rte", "rte: expected texts for sentence1, sentence2, found 'a'"),
-        ([{"sentence1": "a"}], "rte", "expected texts for sentence1, sentence2, found 'a'"),
+        ([{"sentence1": "a", "sentnce2": "b"}], "rte", "sentence1, sentence2, found the keys 'sentence1', 'sentnce2'"),
         ([("a", 1)], "rte", "expected texts for sentence1, sentence2, found 'a', 1"),
     ):
         with pytest.raises(AttemptError, match=expected):
@@ -326,6 +326,9 @@ def test_rows_that_cannot_be_answered(
     bad, latin = tmp_path / "bad.txt", tmp_path / "latin.txt"
     bad.write_text("\ta\n\nonly one\n")
     latin.write_bytes(b"caf\xe9\n")
+    named, packed = tmp_path / "named.txt", tmp_path / "packed.txt"
+    named.write_text("text\na dog\n")
+    packed.write_text('{"text": "a dog"}\n')
     for run, words, expected in (
         (mixture_run, [str(rows)], "expected one task, found rte, cola; choose by --task"),
         (own_run[1], [str(rows)], "expected one column 'text', found"),
@@ -337,6 +340,8 @@ def test_rows_that_cannot_be_answered(
             "bad.txt line 3: expected 2 fields (sentence1, sentence2)",
         ),
         (own_run[1], [str(latin)], "latin.txt line 1: expected UTF-8 text"),
+        (own_run[1], [str(named)], "named.txt line 1: expected a text on each line, found names of columns"),
+        (own_run[1], [str(packed)], "packed.txt line 1: expected a text on each line, found a JSON object"),
     ):
         capsys.readouterr()
         assert eval.main(["--run", str(run), "--device", "cpu", "--answer", *words]) == 2

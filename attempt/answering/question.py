@@ -36,7 +36,10 @@ class Question:
         """The fields' values -> the text that the model reads. Raises AttemptError where some are missing."""
         fields = self.task.fields
         if isinstance(values, Mapping):
-            values = [values[name] for name in fields if name in values]
+            if not values.keys() >= set(fields):
+                keys = ", ".join(map(ascii, values))
+                raise AttemptError(f"{self.task.name}: expected texts for {', '.join(fields)}, found the keys {keys}")
+            values = [values[name] for name in fields]
         found = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
         if len(found) != len(fields) or not all(isinstance(value, str) and is_unicode(value) for value in found):
             names, told = ", ".join(fields), ", ".join(map(ascii, found))

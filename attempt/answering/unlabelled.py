@@ -55,7 +55,10 @@ def rows_of(runner: Runner, path: str) -> Iterator[tuple[str, Text]]:
         raise AttemptError(f"--answer {path}: expected one task, found {', '.join(known)}; choose by --task")
     name = next(iter(known))
     if lines:
-        yield from ((name, values_of(known[name], *line)) for line in lines_of(path))
+        for number, (where, line) in enumerate(lines_of(path)):
+            if number == 0:
+                check_plain(known[name], where, line)
+            yield name, values_of(known[name], where, line)
     elif column is None:
         fields = known[name].task.fields
         yield from ((name, values) for _, values in cells_of(Path(path), fields, COLUMNS))
@@ -64,6 +67,13 @@ def rows_of(runner: Runner, path: str) -> Iterator[tuple[str, Text]]:
             if task not in own:
                 raise AttemptError(f"{where}: expected one of the tasks {', '.join(own)} in {column!r}, found {task!r}")
             yield task, values
+
+
+def check_plain(question: Question, where: str, line: str) -> None:
+    """Raises AttemptError where the first line shows that the lines are another format's rows."""
+    if question.task.fields == tuple(name.strip() for name in line.split("\t")) or line.lstrip().startswith('{"'):
+        found = "names of columns" if not line.lstrip().startswith("{") else "a JSON object"
+        raise AttemptError(f"{where}: expected a text on each line, found {found}; give a file named .tsv or .jsonl")
 
 
 def values_of(question: Question, where: str, line: str) -> list[str]:

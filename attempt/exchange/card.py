@@ -154,6 +154,8 @@ def score_note(result: Mapping[str, Any], plan: Plan | None) -> str:
     """Which examples the splits have, and the scores of one answer for all of them."""
     if plan is None or plan.train_file is not None:
         said = "The splits are the files that the run was given."
+    elif plan.data_dir is not None or plan.mirror is not None:  # the demo's world, for one
+        said = "The data sets came from the run's own folder or server, and may be others than the official ones."
     elif plan.splits == "paper":
         said = "The splits are cut from the official sets as in Asai et al. 2022."
     else:

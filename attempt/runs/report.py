@@ -84,9 +84,9 @@ def describe(record: Mapping[str, Any]) -> str:
     metrics = ", ".join(f"{name} {value:.2f}" for name, value in record["metrics"].items())
     note = ""
     if len(record["answers"]) == 1 and record["examples"] > 1:
-        note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --labels"
+        note = f"; every answer is {next(iter(record['answers']))!r}: look at --lr, --init and --steps"
     elif record["invalid"] > 50:
-        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --labels"
+        note = "; most answers are no label: has it learned the labels yet? look at --lr, --init and --steps"
     invalid = f"invalid {record['invalid']:.2f}"
     chosen = ", chosen among the labels" if record.get("decoding") == "labels" else ""
     return f"{record['task']} {record['split']}: {metrics}, {invalid} ({record['examples']} examples{chosen}){note}"
