@@ -39,7 +39,7 @@ def runs(kept: Kept, task: str, method: str) -> dict[int, Result]:
 
 
 def on_cpu(kept: Kept, names: Sequence[str]) -> str:
-    """What marks a figure with a run that was made on a CPU: in fp32, and without graphs."""
+    """What marks a figure with a run that was made on a CPU: without graphs, and with other sums."""
     logs = [kept.cells[name]["log"] for name in names if "log" in kept.cells.get(name, {})]
     return ", CPU" if any(CPU.search(unpacked(log)) for log in logs) else ""
 
