@@ -80,9 +80,10 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
         parser.error(f"{', '.join(moved)}: expected a run on a user's files, found one on {', '.join(plan.task)}")
     if by_hand and given.data_dir is None:
         plan = plan.without_data()
-    now = [told for told in sums_of(plan) if told not in plan.sums and told.partition(" ")[0] not in changes]
-    for name in (told.partition(" ")[0] for told in now if plan.sums and not by_hand):
-        note(f"note: {getattr(plan, name)}: not the content that the run was started with; scored all the same")
+    for told in sums_of(plan) if plan.sums and not by_hand else ():
+        name = told.partition(" ")[0]
+        if told not in plan.sums and name not in changes:
+            note(f"note: {getattr(plan, name)}: not the content that the run was started with; scored all the same")
     if "train_file" in changes:
         changes["formats"] = {}  # the labels are those of the file that is given
     return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
@@ -116,20 +117,18 @@ def evaluate(argv: Sequence[str] | None) -> None:
     parser = new_parser()
     given = parser.parse_args(argv)
     plan = options_of(parser, given)
-    if given.answer is not None:
-        out = sys.stdout  # the answers have it for themselves, in UTF-8 as the rows
-        if isinstance(out, io.TextIOWrapper):
-            out.reconfigure(encoding="utf-8")
-        with contextlib.redirect_stdout(sys.stderr):
-            runner = load_evaluated(parser, given, plan, Backbone.load(plan, new_downloader(plan)))
+    out, answering = sys.stdout, given.answer is not None
+    if answering and isinstance(out, io.TextIOWrapper):
+        out.reconfigure(encoding="utf-8")  # as the rows
+    # the answers have the standard output for themselves
+    with contextlib.redirect_stdout(sys.stderr) if answering else contextlib.nullcontext():
+        runner = load_evaluated(parser, given, plan, Backbone.load(plan, new_downloader(plan)))
+        if answering:
             answer_rows(runner, given.answer, out)
-        return
-    backbone = Backbone.load(plan, new_downloader(plan))
-    runner = load_evaluated(parser, given, plan, backbone)
-    if given.interactive:
-        converse(runner)
-    else:
-        score(runner, given)
+        elif given.interactive:
+            converse(runner)
+        else:
+            score(runner, given)
 
 
 def score(runner: Runner, given: argparse.Namespace) -> None:
@@ -151,7 +150,7 @@ def score(runner: Runner, given: argparse.Namespace) -> None:
         write_whole(given.predictions, "".join(lines).encode("utf-8"))
         print(f"{len(lines)} answers in {given.predictions}")
     if given.attention_map and distributed.is_main():
-        show([attention_map(given.split, runner.mixed, instances)], given.attention_map)
+        show([attention_map(given.split, runner.config.mixed, instances)], given.attention_map)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -81,6 +81,11 @@ class PromptConfig:
         return Origin(self.model, self.embedding)
 
     @property
+    def mixed(self) -> list[str]:
+        """The names of the P prompts that are mixed, in their order."""
+        return [*self.sources, *(["target"] if self.use_target else [])]
+
+    @property
     def names(self) -> list[str]:
         """A name for each target prompt."""
         return ["+".join(self.tasks)] if self.shared else self.tasks

@@ -9,18 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from attempt.answering.answers import instance_weights, show_pads
-from attempt.answering.backbone import Backbone
+from attempt.answering.answers import instance_weights
+from attempt.answering.backbone import new_downloader
+from attempt.answering.runner import load
 from attempt.answering.splits import load_splits
-from attempt.checkpoint import load_prompt
 from attempt.command.options import Options
 from attempt.machine import distributed
 from attempt.plots.pictures import attention_map
 from attempt.plots.plots import can_draw
 from attempt.plots.plots import show as draw
-from attempt.runs.folder import Run
 from attempt.runs.report import table
-from data.download import Downloader
 from data.tasks import TASKS
 from demo.data import STREAM, STREAM_SPLITS
 
@@ -43,16 +41,11 @@ def kind_of(text: str) -> str:
 
 def mixtures(out: Path, options: Options) -> tuple[list[str], dict[str, Numbers]]:
     """The prompts' names, and for each kind the weights of all its dev rows, (N,P), of the best checkpoint."""
-    downloader = Downloader(data_dir=Path(options.data_dir or ""))
-    backbone = Backbone.load(options, downloader)
-    split = load_splits(NAME, 0, ["dev"], options, downloader, backbone.tokenizer)["dev"]
-    prompt, config = load_prompt(Run(out).best)
-    prompt.to(backbone.machine.device)
-    show_pads(backbone, prompt, options)
-    weights = instance_weights(backbone, prompt, split.tokens).double().cpu().numpy()
+    runner = load(out, device=options.device)
+    split = load_splits(NAME, 0, ["dev"], options, new_downloader(options), runner.backbone.tokenizer)["dev"]
+    weights = instance_weights(runner.backbone, runner.prompt, split.tokens).double().cpu().numpy()
     kinds = np.array([kind_of(example.source) for example in split.examples])
-    prompts = [*config.sources, *(["target"] if config.use_target else [])]
-    return prompts, {kind: weights[kinds == kind] for kind in STREAM}
+    return runner.config.mixed, {kind: weights[kinds == kind] for kind in STREAM}
 
 
 def weights_table(prompts: list[str], instances: dict[str, Numbers]) -> str:

@@ -14,8 +14,10 @@ from runs import result_of
 import train
 from attempt.checkpoint import BEST, PromptConfig, save_prompt
 from attempt.exchange import exchange
+from attempt.exchange.card import Known
 from attempt.exchange.exchange import export_peft
 from attempt.prompt import SoftPrompt
+from attempt.runs.plan import Plan
 from data.tasks import TASKS, source_text
 from demo.show import HERE
 from model.errors import AttemptError
@@ -125,3 +127,8 @@ def test_its_lines_run(tasks: list[str], tmp_path: Path) -> None:
     with contextlib.redirect_stdout(said):
         exec(lines.replace('"FOLDER"', repr(str(tmp_path / "it's"))), {})
     assert re.fullmatch(r"\[.*\]\n", said.getvalue())
+
+
+def test_a_built_in_task_beside_a_users_own_keeps_its_labels_meanings() -> None:
+    plan = Plan(task=["mrpc", "mine"], train_file="x.tsv")
+    assert Known(plan, None).task("mrpc") is TASKS["mrpc"]

@@ -59,7 +59,7 @@ def weights(runner: Runner, ids: Tensor, mask: Tensor, number: int) -> dict[str,
     if runner.prompt is None or runner.prompt.sources is None:
         return None
     a = runner.prompt.weights(runner.backbone.t5.embedding(ids), mask, ids.new_tensor([number]))  # (1,P)
-    return dict(zip(runner.mixed, a[0].tolist(), strict=True))
+    return dict(zip(runner.config.mixed, a[0].tolist(), strict=True))
 
 
 def start_of(question: Question) -> str:
@@ -134,12 +134,11 @@ def whole_example(question: Question, line: str) -> str | None:
     """The text of a line that has all fields; None, and a note, where it has not."""
     if line.startswith(start_of(question)):
         return line.strip()
-    values = tuple(value.strip() for value in line.split("\t"))
-    if len(values) != len(question.task.fields):
-        expected = f"expected {len(question.task.fields)} fields ({', '.join(question.task.fields)})"
-        print(f"note: {expected} with tabs between them, found {len(values)}; not answered", file=sys.stderr)
+    try:
+        return question.text_of(question.values_of(line))
+    except AttemptError as e:
+        print(f"note: {e}; not answered", file=sys.stderr)
         return None
-    return question.text_of(values)
 
 
 def switched(questions: Sequence[Question], question: Question, line: str) -> Question:

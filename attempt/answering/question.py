@@ -32,6 +32,16 @@ class Question:
     task_name: bool = True
     """Whether a text begins with the task's name."""
 
+    def values_of(self, line: str, where: str = "") -> list[str]:
+        """The fields of a line, with tabs between them. Raises AttemptError, which begins with `where`."""
+        fields, values = self.task.fields, [value.strip() for value in line.split("\t")]
+        if len(values) != len(fields):
+            names = ", ".join(fields)
+            raise AttemptError(
+                f"{where}expected {len(fields)} fields ({names}) with tabs between them, found {len(values)}"
+            )
+        return values
+
     def text_of(self, values: Text) -> str:
         """The fields' values -> the text that the model reads. Raises AttemptError where some are missing."""
         fields = self.task.fields

@@ -56,11 +56,6 @@ class Runner:
         self.plan, self.backbone, self.prompt, self.config = plan, backbone, prompt, config
         self.questions = {name: new_question(name, number, plan, backbone) for name, number in numbers.items()}
 
-    @property
-    def mixed(self) -> list[str]:
-        """The names of the P prompts that are mixed, in their order."""
-        return [*self.config.sources, *(["target"] if self.config.use_target else [])]
-
     @overload
     def answer(
         self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: Literal[False] = False
@@ -100,7 +95,7 @@ class Runner:
         asked = self._asked(texts, task)
         tokens, order = self._tokens(texts, asked, list(range(len(asked))))
         values = instance_weights(self.backbone, self.prompt, tokens).cpu()
-        return Weights(self.mixed, values[np.argsort(order)])
+        return Weights(self.config.mixed, values[np.argsort(order)])
 
     def _asked(self, texts: Sequence[Text], task: str | Sequence[str] | None) -> list[Question]:
         """The question of each text."""
@@ -138,7 +133,7 @@ class Runner:
 
     def _found(
         self, texts: Sequence[Text], asked: Sequence[Question], rows: Sequence[int], labels: Sequence[str]
-    ) -> "list[tuple[int, Tensor]]":
+    ) -> list[tuple[int, Tensor]]:
         """For each of some rows its log-probabilities (C,) of labels, or where there are none a greedy answer's ids."""
         if not rows:
             return []

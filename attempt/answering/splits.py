@@ -46,6 +46,11 @@ def check_answers(task: Task, options: Options) -> None:
         )
 
 
+def known_format(name: str, options: Options) -> dict[str, Any] | None:
+    """What a finished run knows of its task (`Split.format`); None of a run that begins, or of before."""
+    return options.formats.get(name) if isinstance(options, Plan) else None
+
+
 def find_task(name: str, options: Options) -> Task:
     """The task of that name: a built-in one, or of the user's files, which have those of the names that are not."""
     others = [other for other in options.task if other not in TASKS]
@@ -68,7 +73,7 @@ def find_task(name: str, options: Options) -> Task:
     before = "counted" if isinstance(options, Plan) else None  # of a run of before, whose plan does not say
     answers = None if options.answers == "both" else options.answers or before
     own = None if options.task_field is None else (options.task_field, name)
-    known = options.formats.get(name) if isinstance(options, Plan) else None
+    known = known_format(name, options)
     files = UserFiles(*paths, *columns, answers, options.text_scores or "plain", own)
     return user_task(name, files, None if known is None else known["labels"])
 
@@ -81,7 +86,7 @@ def load_splits(
     check_answers(task, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
-    known = options.formats.get(name) if isinstance(options, Plan) else None
+    known = known_format(name, options)
     if task.free_text:  # it has no longest label: its longest training answer is long enough
         texts = [] if known else list({example.target for example in splits["train"]})
     else:

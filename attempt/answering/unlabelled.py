@@ -71,22 +71,17 @@ def rows_of(runner: Runner, path: str) -> Iterator[tuple[str, Text]]:
 
 def check_plain(question: Question, where: str, line: str) -> None:
     """Raises AttemptError where the first line shows that the lines are another format's rows."""
-    if question.task.fields == tuple(name.strip() for name in line.split("\t")) or line.lstrip().startswith('{"'):
-        found = "names of columns" if not line.lstrip().startswith("{") else "a JSON object"
+    named = question.task.fields == tuple(name.strip() for name in line.split("\t"))
+    if named or line.lstrip().startswith('{"'):
+        found = "names of columns" if named else "a JSON object"
         raise AttemptError(f"{where}: expected a text on each line, found {found}; give a file named .tsv or .jsonl")
 
 
 def values_of(question: Question, where: str, line: str) -> list[str]:
     """A line's fields, with tabs between them; a line may be whole, with the text's begin that the model reads."""
-    fields = question.task.fields
-    if len(fields) == 1:
+    if len(question.task.fields) == 1:
         return [line.strip().removeprefix(question.text_of([""])).strip()]
-    values = [value.strip() for value in line.split("\t")]
-    if len(values) != len(fields):
-        raise AttemptError(
-            f"{where}: expected {len(fields)} fields ({', '.join(fields)}) with tabs between them, found {len(values)}"
-        )
-    return values
+    return question.values_of(line, f"{where}: ")
 
 
 def lines_of(path: str) -> Iterator[tuple[str, str]]:
