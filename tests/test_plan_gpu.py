@@ -12,14 +12,15 @@ from benchmarks.replication import __main__ as program
 from benchmarks.replication import plan_gpu, runner
 from benchmarks.replication.cells import Cell, cell
 from benchmarks.replication.pace import WINDOW, Measured
-from benchmarks.replication.plan_gpu import GpuPlan, Lengths, predicted, steps_of
+from benchmarks.replication.plan_gpu import GpuPlan, Setting, predicted, steps_of
 from benchmarks.replication.store import kept_cells, unpacked
 from benchmarks.replication.workers import Workers
 from benchmarks.shapes import SHAPES, operations
+from demo.data import CORPORA
 from model.errors import AttemptError
 
 DEMO = Path(runner.REPOSITORY, "demo", "checkpoint")
-SMALL = Lengths(2, 2, 2, 5, 2, 4, 32, "--device cpu --log-every 1 --splits official")
+SMALL = Setting(2, 2, 2, 5, 2, 4, 32, "--device cpu --log-every 1 --splits official")
 
 
 def test_the_plan_has_every_cell_once_and_asks_the_first_question_first() -> None:
@@ -27,7 +28,8 @@ def test_the_plan_has_every_cell_once_and_asks_the_first_question_first() -> Non
     assert len({one.name for one in cells}) == len({one.words for one in cells}) == len(cells)
     for one in cells:
         options = parse(one.command()).options
-        assert (options.steps or 0) >= (500 if "finetune" in one.name or one.part == "few-shot" else 1000)
+        short = "finetune" in one.name or one.part == "few-shot"
+        assert (options.steps or 0) >= (300 if one.name.startswith("cut-") else 500 if short else 1000)
         assert options.device == "auto" and options.eval_examples == 400
     at = {one.name: i for i, one in enumerate(cells)}
     first = [
@@ -36,6 +38,15 @@ def test_the_plan_has_every_cell_once_and_asks_the_first_question_first() -> Non
     assert max(at[name] for name in first) < 60
     assert next(one.name for one in cells if one.part != "sources") == "rte-attempt-max-42"
     assert sum(predicted(one) for one in cells if at[one.name] < 60) / 4 < 240  # four at a time, if that is as fast
+
+
+def test_the_demo_s_plan_asks_the_same_of_its_own_tasks_with_a_thousand_steps() -> None:
+    cells = GpuPlan(plan_gpu.DEMO).cells()
+    assert {one.part for one in cells} == {one.part for one in GpuPlan().cells()}
+    for one in cells:
+        options = parse(one.command()).options
+        assert options.device == "cpu" and {*options.task} <= CORPORA.keys()
+        assert options.steps == 100 if one.name.startswith("cut-") else (options.steps or 0) >= 1000
 
 
 def test_a_predicted_time_is_the_formula_s() -> None:

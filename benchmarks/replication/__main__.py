@@ -16,9 +16,11 @@ from benchmarks.replication.documents import write_tables
 from benchmarks.replication.pace import Measured, Pace
 from benchmarks.replication.runner import KEPT, Place, check, chosen, log_of, run_cells
 from benchmarks.replication.workers import Workers
+from demo.data import demo_folder
 from model.errors import AttemptError, exit_status
+from model.files import ROOT
 
-PLANS = ("cpu", "gpu", "base")
+PLANS = ("cpu", "gpu", "demo", "base")
 
 
 def new_parser() -> Parser:
@@ -31,15 +33,15 @@ def new_parser() -> Parser:
     for name, text in (("run", "make the runs that are not kept yet"), ("check", "make one of the kept runs again")):
         action = actions.add_parser(name, help=text)
         add = action.add_argument
-        add_plan(action, PLANS[:2])
-        add("--model", type=Path, required=True, metavar="FOLDER", help="the checkpoint")
-        add("--data-dir", type=Path, required=True, metavar="DIR", help="folder of the data sets, at DIR/HOST/PATH")
+        add_plan(action, PLANS[:3])
+        add("--model", type=Path, metavar="FOLDER", help="the checkpoint (default: for the demo's plan its own)")
+        add("--data-dir", type=Path, metavar="DIR", help="folder of the data sets, at DIR/HOST/PATH (default: the same)")
         add("--runs", type=Path, required=True, metavar="DIR", help="where the run folders are, and their logs")
         add(
             "--out",
             type=Path,
             metavar="DIR",
-            help="where what is small is kept, a line a run (default: docs/replication; of the GPU's plan gpu/ in it)",
+            help="where what is small is kept, a line a run (default: docs/replication; gpu/ or demo/ in it for their plans)",
         )
         if name == "run":
             add("--minutes", type=number, metavar="N", help="begin no run after N minutes (default: run all)")
@@ -58,22 +60,28 @@ def new_parser() -> Parser:
 
 
 def add_plan(parser: ArgumentParser, plans: Sequence[str]) -> None:
-    names = "cpu, small; gpu, for nine minutes of one" + "; base, the published tables' commands" * ("base" in plans)
+    names = "cpu, small; gpu, for nine minutes of one; demo, the same questions in the demo's world, on a CPU"
+    names += "; base, the published tables' commands" * ("base" in plans)
     parser.add_argument("--plan", choices=plans, default="cpu", help=f"{names} (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="of the GPU's plan: two steps each, on the CPU")
 
 
 def run(argv: Sequence[str] | None) -> None:
-    given = new_parser().parse_args(argv)
+    parser = new_parser()
+    given = parser.parse_args(argv)
     if given.action == "tables":
         write_tables(KEPT)
         return
-    lengths = plan_gpu.TINY if given.tiny else plan_gpu.Lengths()
-    cells = plan_gpu.GpuPlan(lengths).cells() if given.plan == "gpu" else plan_cpu.plan()
+    setting = plan_gpu.DEMO if given.plan == "demo" else plan_gpu.TINY if given.tiny else plan_gpu.Setting()
+    cells = plan_cpu.plan() if given.plan == "cpu" else plan_gpu.GpuPlan(setting).cells()
     if given.action == "list":
         print(plan_base.script() if given.plan == "base" else "\n".join(map(listed, cells)))
         return
-    kept = given.out or (KEPT / "gpu" if given.plan == "gpu" else KEPT)
+    if given.plan == "demo":
+        given.model, given.data_dir = given.model or ROOT / "demo" / "checkpoint", given.data_dir or demo_folder()
+    if given.model is None or given.data_dir is None:
+        parser.error(f"expected --model and --data-dir for the plan {given.plan}")
+    kept = given.out or (KEPT if given.plan == "cpu" else KEPT / given.plan)
     prompts = kept / "prompts" if given.plan == "gpu" else None
     place = Place(given.model.resolve(), given.data_dir.resolve(), given.runs.resolve(), kept, prompts)
     if given.action == "check":

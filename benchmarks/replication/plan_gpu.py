@@ -1,7 +1,8 @@
 """The plan for nine minutes of one GPU: the papers' questions at real lengths, in order of importance.
 
 It asks with the CPU's checkpoint of 77M parameters what plan_cpu.py asks, but with prompts of 100, batches of 32 and
-thousands of steps. It can be cut anywhere: the first cells answer a question, the later ones more of them.
+thousands of steps. It can be cut anywhere: the first cells answer a question, the later ones more of them. DEMO asks
+the same of the demo's world, at the same lengths, in two hours of a CPU core.
 """
 
 from collections.abc import Iterator
@@ -28,14 +29,14 @@ POOL = "centred"
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """What decides how long a run takes; the plan's are the first."""
+class Setting:
+    """What the runs have in common, and what decides how long they take; the first is the GPU's."""
 
     source: int = 3000
     """Steps of a source prompt."""
     target: int = 1000
     tuned: int = 500
-    """Steps where the whole T5 is trained."""
+    """Steps where the whole T5 is trained, or few examples are there."""
     prompt: int = 100
     batch: int = 32
     examples: int = 400
@@ -43,28 +44,36 @@ class Lengths:
     text: int = 256
     """Tokens."""
     machine: str = "--log-every 100"
+    labels: str = "words"
+    first: tuple[str, ...] = FIRST
+    others: tuple[str, ...] = OTHERS
+    few: tuple[str, ...] = ("scitail", "boolq", "cb")
+    """Targets of which few examples are taken."""
 
 
-TINY = Lengths(2, 2, 2, 5, 2, 4, 32, "--device cpu --log-every 1")
+TINY = Setting(2, 2, 2, 5, 2, 4, 32, "--device cpu --log-every 1")
 """To see on a CPU that every cell runs."""
+PAIR = ("mrpc", "rte")  # the demo's two targets that are learned
+DEMO = Setting(1000, 1000, 1000, 16, 32, 400, 64, "--device cpu --log-every 250", "digits", PAIR, (), PAIR)
 
 # On an H200 31 cells, predicted to take 325 s, took 306 s, 4 to 12 at a time (docs/replication/gpu).
 STEP = 0.005  # seconds: t5-small, 32 texts of 40 tokens, prompts of 100, with graphs
 START = 3.0  # seconds a run: checkpoint, texts, some 20 graphs, in a process that has PyTorch already
 EARLY = 5  # SPoT's early prompt has a fifth of the steps
+CUT = 10  # sources that are worse were cut at a tenth of theirs
 
 
 class GpuPlan:
-    """The cells, of these lengths."""
+    """The cells, in this setting."""
 
-    def __init__(self, lengths: Lengths = Lengths()) -> None:
-        self.lengths = lengths
+    def __init__(self, setting: Setting = Setting()) -> None:
+        self.setting = setting
         tuned = "--optimizer adamw --lr 0.3 --schedule linear"
-        self.prompt = f"--method prompt --prompt-length {lengths.prompt} {tuned}"
+        self.prompt = f"--method prompt --prompt-length {setting.prompt} {tuned}"
         self.sources = "--source-prompts " + " ".join(f"runs/source-{task}" for task in SOURCES)
         self.attempt = f"--method attempt {tuned} {self.sources}"
-        early = max(1, lengths.target // EARLY)
-        search = f"--transfer best --top-k 1 --early-steps {early} --prompt-length {lengths.prompt}"
+        early = max(1, setting.target // EARLY)
+        search = f"--transfer best --top-k 1 --early-steps {early} --prompt-length {setting.prompt}"
         self.methods = {  # a target's methods -> their flags
             "prompt": self.prompt,
             "from-mnli": f"{self.prompt} --method spot --init runs/source-mnli",
@@ -73,6 +82,7 @@ class GpuPlan:
             "finetune": "--method finetune --lr 3e-4",
             "adapter": "--method adapter --lr 3e-3",
             "spot": f"--method spot {tuned} {self.sources} {search}",
+            "attempt-cut": f"{self.attempt} --pool max".replace("runs/source-", "runs/cut-"),
         }
 
     def cells(self) -> list[Cell]:
@@ -80,52 +90,60 @@ class GpuPlan:
         return in_order(list(dict.fromkeys(self._in_order_of_importance())))
 
     def _in_order_of_importance(self) -> Iterator[Cell]:
+        first, others = self.setting.first, self.setting.others
         prompts, tuned = ("attempt-max", "prompt", "from-mnli", f"attempt-{POOL}"), ("finetune", "adapter", "spot")
         yield from (self.source(task) for task in ("squad", *SOURCES))  # the longest first: ATTEMPT waits for it
-        yield from self.targets(FIRST, prompts, SEEDS)  # does ATTEMPT beat prompt tuning and SPoT
-        yield from self.targets(FIRST, tuned, SEEDS[:1])
-        yield from self.targets(OTHERS, prompts, SEEDS[:1])
+        yield from self.targets(first, prompts, SEEDS)  # does ATTEMPT beat prompt tuning and SPoT
+        yield from self.targets(first, tuned, SEEDS[:1])
+        yield from self.targets(others, prompts, SEEDS[:1])
         yield from self.multi(SEEDS[:1])
         yield from self.stream(SEEDS[:1])
+        yield from (self.cut(task) for task in SOURCES)
+        yield from self.targets(first, ("attempt-cut",), SEEDS)  # do better sources give better targets
         yield from (self.source(task, "adafactor") for task in ("mnli", "sst2"))
         yield from self.few_shot(SEEDS)
-        yield from self.targets(FIRST, tuned, SEEDS)
-        yield from self.targets(OTHERS, (*prompts, *tuned), SEEDS)
+        yield from self.targets(first, tuned, SEEDS)
+        yield from self.targets(others, (*prompts, *tuned), SEEDS)
         yield from self.multi(SEEDS)
         yield from self.stream(SEEDS)
 
     def source(self, task: str, optimizer: str = "") -> Cell:
         changed = f"--optimizer {optimizer} --schedule constant" if optimizer else ""
         name = "-".join(filter(None, ["source", task, optimizer]))
-        return self._cell(name, "sources", (task,), f"{self.prompt} {changed}", self.lengths.source, SEEDS[0])
+        return self._cell(name, "sources", (task,), f"{self.prompt} {changed}", self.setting.source, SEEDS[0])
+
+    def cut(self, task: str) -> Cell:
+        """A source prompt of fewer steps."""
+        steps = -(-self.setting.source // CUT)
+        return self._cell(f"cut-{task}", "sources", (task,), self.prompt, steps, SEEDS[0])
 
     def targets(self, tasks: tuple[str, ...], methods: tuple[str, ...], seeds: tuple[int, ...]) -> list[Cell]:
         return [self.target(task, method, seed) for seed in seeds for task in tasks for method in methods]
 
     def target(self, task: str, method: str, seed: int) -> Cell:
-        steps = self.lengths.tuned if method == "finetune" else self.lengths.target
+        steps = self.setting.tuned if method == "finetune" else self.setting.target
         return self._cell(f"{task}-{method}-{seed}", "targets", (task,), self.methods[method], steps, seed)
 
     def multi(self, seeds: tuple[int, ...]) -> Iterator[Cell]:
-        """One G for four targets, as many steps each as alone: at the prompts' rate, at its own, pre-trained."""
-        steps, own = len(FIRST) * self.lengths.target, "--attention-lr 0.01"
+        """One G for all targets, as many steps each as alone: at the prompts' rate, at its own, pre-trained."""
+        steps, own = len(self.setting.first) * self.setting.target, "--attention-lr 0.01"
         alone = f"{self.attempt} --pool max --no-target {own} --mixing-cap 10000"
         labelled = tuple(task for task in SOURCES if task != "squad")
-        yield self._cell("source-attention", "sources", labelled, alone, self.lengths.target, SEEDS[0])
+        yield self._cell("source-attention", "sources", labelled, alone, self.setting.target, SEEDS[0])
         ways = {"multi": "", "multi-own-rate": own, "multi-pretrained": f"{own} --load-attention runs/source-attention"}
         for seed in seeds:
             for name, flags in ways.items():
                 words = f"{self.attempt} --pool max {flags}"
-                yield self._cell(f"{name}-{seed}", "multi", FIRST, words, steps, seed)
+                yield self._cell(f"{name}-{seed}", "multi", self.setting.first, words, steps, seed)
 
     def few_shot(self, seeds: tuple[int, ...]) -> Iterator[Cell]:
         """Other examples for each seed."""
         for seed in seeds:
-            for task in ("scitail", "boolq", "cb"):
+            for task in self.setting.few:
                 for method in ("prompt", "from-mnli", "attempt-max"):
                     flags = f"{self.methods[method]} --shots {SHOTS} --data-seed {seed}"
                     name = f"shots-{task}-{method}-{seed}"
-                    yield self._cell(name, "few-shot", (task,), flags, self.lengths.tuned, seed)
+                    yield self._cell(name, "few-shot", (task,), flags, self.setting.tuned, seed)
 
     def stream(self, seeds: tuple[int, ...]) -> Iterator[Cell]:
         """Four tasks' rows without their names, one prompt for all: what is a mixture for each row worth?"""
@@ -138,17 +156,17 @@ class GpuPlan:
         for seed in seeds:
             for name, flags in ways.items():
                 words = f"{flags} {rest}"
-                yield self._cell(f"stream-{name}-{seed}", "stream", STREAM, words, self.lengths.target, seed)
+                yield self._cell(f"stream-{name}-{seed}", "stream", STREAM, words, self.setting.target, seed)
 
     def _cell(self, name: str, part: str, tasks: tuple[str, ...], flags: str, steps: int, seed: int) -> Cell:
-        at = self.lengths
+        at = self.setting
         answers = "--max-target-length 12" if tasks == ("squad",) else "--answer-by labels"
         if tasks == ("stsb",):
             answers = ""  # its answers are numbers, which are written
         return cell(
             name,
             part,
-            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)} --labels words {answers}",
+            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)} --labels {at.labels} {answers}",
             f"--batch-size {at.batch} --dropout 0 --max-source-length {at.text} --eval-examples {at.examples}",
             f"{at.machine} --seed {seed}",
         )
