@@ -34,14 +34,14 @@ def new_parser() -> Parser:
         action = actions.add_parser(name, help=text)
         add = action.add_argument
         add_plan(action, PLANS[:3])
-        add("--model", type=Path, metavar="FOLDER", help="the checkpoint (default: for the demo's plan its own)")
-        add("--data-dir", type=Path, metavar="DIR", help="folder of the data sets, at DIR/HOST/PATH (default: the same)")
+        add("--model", type=Path, metavar="FOLDER", help="the checkpoint (default: the demo's, for its plan)")
+        add("--data-dir", type=Path, metavar="DIR", help="folder of the data sets, at DIR/HOST/PATH (likewise)")
         add("--runs", type=Path, required=True, metavar="DIR", help="where the run folders are, and their logs")
         add(
             "--out",
             type=Path,
             metavar="DIR",
-            help="where what is small is kept, a line a run (default: docs/replication; gpu/ or demo/ in it for their plans)",
+            help="where what is small is kept, a line a run (default: docs/replication, and gpu/ or demo/ in it)",
         )
         if name == "run":
             add("--minutes", type=number, metavar="N", help="begin no run after N minutes (default: run all)")

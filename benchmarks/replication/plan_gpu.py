@@ -166,8 +166,8 @@ class GpuPlan:
         return cell(
             name,
             part,
-            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)} --labels {at.labels} {answers}",
-            f"--batch-size {at.batch} --dropout 0 --max-source-length {at.text} --eval-examples {at.examples}",
+            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)}",
+            f"--labels {at.labels} {answers} --batch-size {at.batch} --dropout 0 --max-source-length {at.text} --eval-examples {at.examples}",
             f"{at.machine} --seed {seed}",
         )
 
