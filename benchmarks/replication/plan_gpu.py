@@ -166,9 +166,9 @@ class GpuPlan:
         return cell(
             name,
             part,
-            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)}",
-            f"--labels {at.labels} {answers} --batch-size {at.batch} --dropout 0 --max-source-length {at.text} --eval-examples {at.examples}",
-            f"{at.machine} --seed {seed}",
+            f"--task {' '.join(tasks)} {flags} --steps {steps} --eval-every {-(-steps // 4)} --labels {at.labels}",
+            f"{answers} --batch-size {at.batch} --dropout 0 --max-source-length {at.text}",
+            f"--eval-examples {at.examples} {at.machine} --seed {seed}",
         )
 
 
