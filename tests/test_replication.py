@@ -442,22 +442,24 @@ def test_the_gpu_s_tables_compare_by_seed_and_over_the_tasks(tmp_path: Path) -> 
             for seed, value in values.items():
                 more = level if method == "attempt-max" else 0.0
                 write(tmp_path, plan[f"{task}-{method}-{seed}"], 50 + more, value + more)
-    rows = {row[0]: row[1:] for row in tables_gpu.compared(Kept(tmp_path))}
+    made = {name: table(Kept(tmp_path)) for name, table in tables_gpu.TABLES.items()}
+    rows = {row[0]: row[1:] for row in made["gpu-compared"]}
     p = stats.ttest_rel([63, 66], [60, 64]).pvalue
     assert rows["attempt-max - prompt"][0] == f"+2.5 (2), p = {p:.3f}"
     over = stats.ttest_1samp([2.5, 12.5], 0).pvalue
     assert rows["attempt-max - prompt"][-1] == f"+7.5 (2), p = {over:.3f}" and "from-mnli - prompt" not in rows
-    assert tables_gpu.targets(Kept(tmp_path))[0] == ["test", *(f"{task}: " for task in plan_gpu.FIRST)]
-    assert dict(row[:2] for row in tables_gpu.curves(Kept(tmp_path)))["prompt"] == "50.0 (3)"
+    assert made["gpu-targets"][0] == ["test", *(f"{task}: " for task in plan_gpu.FIRST)]
+    assert dict(row[:2] for row in made["gpu-curves"])["prompt"] == "50.0 (3)"
 
 
 def test_a_cell_that_was_run_on_a_cpu_is_marked(tmp_path: Path) -> None:
     plan = {one.name: one for one in plan_gpu.GpuPlan().cells()}
     for name, device in (("rte-prompt-42", "cuda (NVIDIA H200), bf16"), ("rte-attempt-max-42", "cpu (CPU), fp32")):
         write(tmp_path, plan[name], 50, 60, log=f"run  a\ndevice     {device}\n")
-    rows = {row[0]: row[1:] for row in tables_gpu.targets(Kept(tmp_path))}
+    made = {name: tables_gpu.TABLES[f"gpu-{name}"](Kept(tmp_path)) for name in ("targets", "progress")}
+    rows = {row[0]: row[1:] for row in made["targets"]}
     assert (rows["prompt"][0], rows["attempt-max"][0]) == ("60.0", "60.0, CPU")
-    assert tables_gpu.progress(Kept(tmp_path))[2] == ["targets", "168", "2", "1", "0"]
+    assert made["progress"][2] == ["targets", "180", "2", "1", "0"]
 
 
 def test_the_pooling_tables_count_and_compare_as_numpy_and_scipy_do(tmp_path: Path) -> None:

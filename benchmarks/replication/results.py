@@ -29,8 +29,8 @@ class Result:
     """The first task's score on dev at each evaluation."""
     losses: list[float]
     """The mean training loss up to each evaluation, from the one before it."""
-    weights: dict[str, float]
-    """What a mixture gives each prompt at the last step, the mean over dev, of the first task."""
+    mixtures: dict[str, dict[str, Any]]
+    """task -> at the last step `weights`, what each prompt gets, the mean over dev, and their `deviation` over dev."""
     parameters: int
     seconds: float
     best_step: int
@@ -39,6 +39,11 @@ class Result:
     def mean(self, split: str) -> float:
         """Over the tasks."""
         return statistics.fmean(scores[split] for scores in self.scores.values())
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the first task's mixture."""
+        return next((mixture["weights"] for mixture in self.mixtures.values()), {})
 
 
 class Kept:
@@ -60,13 +65,12 @@ class Kept:
         for one in found["scores"]:
             scores.setdefault(one["task"], {})[one["split"]] = self.measured(one, data_seed)
             metrics.setdefault(one["task"], {})[one["split"]] = one["metrics"]
-        mixtures = list(curve[-1].get("mixture", {}).values())
         return Result(
             scores,
             metrics,
             [self.measured(line["scores"][0], data_seed) for line in curve],
             [line["loss"] for line in curve],
-            mixtures[0]["weights"] if mixtures else {},
+            curve[-1].get("mixture", {}),
             found["trainable_parameters"],
             found["seconds"],
             found["best_step"],

@@ -1,16 +1,17 @@
-"""The tables of docs/replication.md: what the plan for a GPU has found, from the kept cells alone."""
+"""The tables of docs/replication.md: what the plan for a GPU has found, and the demo's, from the kept cells alone."""
 
 import re
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from attempt.compare.significance import paired_t
-from benchmarks.replication.plan_gpu import FIRST, OTHERS, SEEDS, SOURCES, GpuPlan
+from benchmarks.replication.plan_gpu import DEMO, FIRST, POOL, SEEDS, SOURCES, STREAM, GpuPlan, Setting
 from benchmarks.replication.results import NOT_RUN, Kept, Result, figure
 from benchmarks.replication.store import unpacked
 
 Rows = list[list[str]]
-METHODS = tuple(GpuPlan().methods)
 SOURCES_PUBLISHED = {"mnli": "84.6", "sst2": "95.4", "qnli": "95.5", "qqp": "94.2", "squad": "68.8"}
 """T5-base's, of the replication study."""
 PUBLISHED = {  # T5-base with prompts of 100, on FIRST, as later papers copied it
@@ -23,7 +24,9 @@ PUBLISHED = {  # T5-base with prompts of 100, on FIRST, as later papers copied i
 PAIRS = (
     ("attempt-max", "prompt"),
     ("attempt-max", "from-mnli"),
-    ("attempt-centred", "attempt-max"),
+    ("attempt-max", "spot"),
+    ("attempt-max", "attempt-cut"),
+    (f"attempt-{POOL}", "attempt-max"),
     ("from-mnli", "prompt"),
     ("finetune", "prompt"),
     ("adapter", "prompt"),
@@ -38,15 +41,17 @@ def runs(kept: Kept, task: str, method: str) -> dict[int, Result]:
     return {seed: result for seed, result in found.items() if result is not None}
 
 
-def on_cpu(kept: Kept, names: Sequence[str]) -> str:
-    """What marks a figure with a run that was made on a CPU: without graphs, and with other sums."""
+def on_cpu(plan: GpuPlan, kept: Kept, names: Sequence[str]) -> str:
+    """What marks a GPU's figure with a run that was made on a CPU: without graphs, and with other sums."""
+    if "cpu" in plan.setting.machine:
+        return ""
     logs = [kept.cells[name]["log"] for name in names if "log" in kept.cells.get(name, {})]
     return ", CPU" if any(CPU.search(unpacked(log)) for log in logs) else ""
 
 
-def score(kept: Kept, task: str, method: str) -> str:
+def score(plan: GpuPlan, kept: Kept, task: str, method: str) -> str:
     names = [f"{task}-{method}-{seed}" for seed in SEEDS]
-    return kept.score(names, "test") + on_cpu(kept, names)
+    return kept.score(names, "test") + on_cpu(plan, kept, names)
 
 
 def begun(rows: Rows) -> Rows:
@@ -54,18 +59,18 @@ def begun(rows: Rows) -> Rows:
     return [rows[0], *(row for row in rows[1:] if set(row[1:]) - {NOT_RUN, "-"})]
 
 
-def progress(kept: Kept) -> Rows:
+def progress(plan: GpuPlan, kept: Kept) -> Rows:
     """How much of the plan is there."""
-    cells, rows = GpuPlan().cells(), [["part", "cells", "run", "of them on a CPU", "failed"]]
+    cells, rows = plan.cells(), [["part", "cells", "run", "of them on a CPU", "failed"]]
     for part in dict.fromkeys(one.part for one in cells):
         names = [one.name for one in cells if one.part == part]
-        cpu = sum(bool(on_cpu(kept, [name])) for name in names)
+        cpu = sum(bool(on_cpu(plan, kept, [name])) for name in names)
         counts = len(names), len(kept.results(names)), cpu, sum(kept.failed(name) for name in names)
         rows.append([part, *map(str, counts)])
     return rows
 
 
-def sources(kept: Kept) -> Rows:
+def sources(plan: GpuPlan, kept: Kept) -> Rows:
     rows = [["", "constant answer, test", "test", "dev at each quarter of the steps", "its best step", "T5-base"]]
     for task in SOURCES:
         for optimizer in ("", "-adafactor"):
@@ -79,20 +84,22 @@ def sources(kept: Kept) -> Rows:
     return rows
 
 
-def targets(kept: Kept) -> Rows:
-    tasks = [*FIRST, *(task for task in OTHERS if any(runs(kept, task, method) for method in METHODS))]
+def targets(plan: GpuPlan, kept: Kept) -> Rows:
+    others = [task for task in plan.setting.others if any(runs(kept, task, method) for method in plan.methods)]
+    tasks = [*plan.setting.first, *others]
     rows = [["test", *(f"{task}: {kept.measure(task)}" for task in tasks)]]
     rows.append(["constant answer", *(kept.constant(task, "test") for task in tasks)])
-    for method in METHODS:
-        rows.append([method, *(score(kept, task, method) for task in tasks)])
+    for method in plan.methods:
+        rows.append([method, *(score(plan, kept, task, method) for task in tasks)])
     return [*rows[:2], *begun([rows[0], *rows[2:]])[1:]]
 
 
-def compared(kept: Kept) -> Rows:
+def compared(plan: GpuPlan, kept: Kept) -> Rows:
     """Differences on test over the seeds that both have; and of the tasks' means, over the tasks."""
-    rows = [["difference on test, points", *FIRST, "over the tasks"]]
+    tasks = plan.setting.first
+    rows = [["difference on test, points", *tasks, "over the tasks"]]
     for first, second in PAIRS:
-        found = [both(kept, task, first, second) for task in FIRST]
+        found = [both(kept, task, first, second) for task in tasks]
         means = [statistics.fmean(values) for values in found if values]
         rows.append([f"{first} - {second}", *map(difference, found), difference(means)])
     return begun(rows)
@@ -111,12 +118,12 @@ def difference(values: list[float]) -> str:
     return f"{statistics.fmean(values):+.1f} ({len(values)})" + (f", p = {found[1]:.3f}" if found else "")
 
 
-def curves(kept: Kept) -> Rows:
+def curves(plan: GpuPlan, kept: Kept) -> Rows:
     """dev at each quarter of a run, the mean over the seeds: which is ahead after equally many steps?"""
-    rows = [["dev at each quarter of the steps", *FIRST]]
-    for method in METHODS:
+    rows = [["dev at each quarter of the steps", *plan.setting.first]]
+    for method in plan.methods:
         cells = []
-        for task in FIRST:
+        for task in plan.setting.first:
             found = [result.on_dev for result in runs(kept, task, method).values()]
             means = [f"{statistics.fmean(values):.1f}" for values in zip(*found, strict=True)]
             cells.append(f"{', '.join(means)} ({len(found)})" if found else NOT_RUN)
@@ -124,7 +131,7 @@ def curves(kept: Kept) -> Rows:
     return begun(rows)
 
 
-def published(kept: Kept) -> Rows:
+def published(plan: GpuPlan, kept: Kept) -> Rows:
     rows = [["accuracy on test: here / T5-base", *FIRST]]
     for method, scores in PUBLISHED.items():
         found = [list(runs(kept, task, method).values()) for task in FIRST]
@@ -134,35 +141,83 @@ def published(kept: Kept) -> Rows:
     return rows
 
 
-def mixtures(kept: Kept) -> Rows:
-    """What ATTEMPT gives each prompt in the end, the mean over dev's texts and the seeds."""
-    rows = [["weight at the last step", *SOURCES, "target"]]
-    for task in FIRST:
-        for method in ("attempt-max", "attempt-centred"):
-            weights = [run.weights for run in runs(kept, task, method).values() if run.weights]
-            shares = [[w[name] for w in weights if name in w] for name in (*SOURCES, "target")]
+def mixtures(plan: GpuPlan, kept: Kept) -> Rows:
+    """What ATTEMPT gives each prompt in the end, the mean over dev's texts and the seeds; how much texts differ."""
+    rows = [["weight at the last step", *SOURCES, "target", "deviation over texts"]]
+    for task in plan.setting.first:
+        for method in ("attempt-max", f"attempt-{POOL}", "attempt-cut"):
+            found = [run.mixtures[task] for run in runs(kept, task, method).values()]
+            shares = [[one["weights"][name] for one in found] for name in (*SOURCES, "target")]
             cells = [f"{statistics.fmean(share):.2f} ({len(share)})" if share else NOT_RUN for share in shares]
-            rows.append([f"{task}, {method}", *cells])
+            rows.append([f"{task}, {method}", *cells, over_texts(found)])
     return begun(rows)
 
 
-def others(kept: Kept) -> Rows:
+def over_texts(mixtures: Sequence[dict[str, Any]]) -> str:
+    return f"{statistics.fmean(one['deviation'] for one in mixtures):.5f}" if mixtures else NOT_RUN
+
+
+def routing(plan: GpuPlan, kept: Kept) -> Rows:
+    """What each kind of the stream's rows gives its own source in the end: weight, and deviation over texts."""
+    rows = [["weight of the row's own source", *STREAM]]
+    for stem in (f"stream-{target}-{pool}" for target in ("attempt", "no-target") for pool in ("max", POOL)):
+        found = kept.results(by_seed(stem))
+        cells = []
+        for task in STREAM:
+            own = [run.mixtures[task] for run in found]
+            weight = statistics.fmean(one["weights"][task] for one in own) if own else 0.0
+            cells.append(f"{weight:.2f}, {over_texts(own)} ({len(own)})" if own else NOT_RUN)
+        rows.append([stem, *cells])
+    return begun(rows)
+
+
+def by_seed(stem: str) -> list[str]:
+    return [f"{stem}-{seed}" for seed in SEEDS]
+
+
+def others(plan: GpuPlan, kept: Kept) -> Rows:
     """All that is no source and no target alone: several tasks, a stream, few examples."""
     rows = [["mean over the tasks", "dev", "test"]]
-    stems = [one.name.rpartition("-")[0] for one in GpuPlan().cells() if one.part not in ("sources", "targets")]
+    stems = [one.name.rpartition("-")[0] for one in plan.cells() if one.part not in ("sources", "targets")]
     for stem in dict.fromkeys(stem for stem in stems if stem != "source"):
-        names = [f"{stem}-{seed}" for seed in SEEDS]
-        rows.append([stem, kept.score(names, "dev"), kept.score(names, "test") + on_cpu(kept, names)])
+        names = by_seed(stem)
+        rows.append([stem, kept.score(names, "dev"), kept.score(names, "test") + on_cpu(plan, kept, names)])
     return begun(rows)
 
 
+def others_compared(plan: GpuPlan, kept: Kept) -> Rows:
+    """Differences on test, of the means over the tasks, over the seeds that both have. `alone`: a run for each task."""
+    rows = [["difference on test, points, of the means over the tasks", "(seeds), p"]]
+    pairs = [("multi", "alone"), ("multi-own-rate", "alone"), ("multi-own-rate", "multi")]
+    pairs += [("multi-pretrained", "multi-own-rate"), ("multi-pretrained", "alone")]
+    pairs += [(f"stream-{one}-{POOL}", f"stream-{one}-max") for one in ("no-target", "attempt")]
+    pairs += [(f"stream-{one}-{POOL}", "stream-prompt") for one in ("no-target", "attempt")]
+    few = [f"shots-{task}" for task in plan.setting.few]
+    pairs += [(f"{task}-attempt-max", f"{task}-{other}") for task in few for other in ("prompt", "from-mnli")]
+
+    def means(stem: str, seed: int) -> float | None:
+        if stem == "alone":
+            found = kept.results([f"{task}-attempt-max-{seed}" for task in plan.setting.first])
+            return (
+                statistics.fmean(run.mean("test") for run in found) if len(found) == len(plan.setting.first) else None
+            )
+        run = kept.result(f"{stem}-{seed}")
+        return None if run is None else run.mean("test")
+
+    for first, second in pairs:
+        both = [(means(first, seed), means(second, seed)) for seed in SEEDS]
+        rows.append([f"{first} - {second}", difference([a - b for a, b in both if a is not None and b is not None])])
+    return begun(rows)
+
+
+def of(setting: Setting, folder: str, table: Callable[[GpuPlan, Kept], Rows]) -> Callable[[Kept], Rows]:
+    """A table of the cells that are kept in this folder, beside the document's."""
+    return lambda kept: table(GpuPlan(setting), Kept(kept.place.with_name(folder)))
+
+
+GPU = (progress, sources, targets, compared, curves, published, mixtures, others)
+IN_DEMO = (targets, compared, mixtures, others, others_compared, routing)
 TABLES: dict[str, Callable[[Kept], Rows]] = {
-    "gpu-progress": progress,
-    "gpu-sources": sources,
-    "gpu-targets": targets,
-    "gpu-compared": compared,
-    "gpu-curves": curves,
-    "gpu-published": published,
-    "gpu-mixtures": mixtures,
-    "gpu-others": others,
+    **{f"gpu-{table.__name__}": partial(table, GpuPlan()) for table in GPU},
+    **{f"demo-{table.__name__.replace('_', '-')}": of(DEMO, "demo", table) for table in IN_DEMO},
 }
