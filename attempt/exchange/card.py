@@ -4,6 +4,7 @@ It says what the run's folder says. Of a checkpoint without its run the text for
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -103,11 +104,14 @@ def opening(known: Known, config: PromptConfig, length: int, width: int) -> Iter
         f"{'they were' if several else 'it was'} trained, by {METHODS[config.method]}; the T5 is unchanged."
     )
     if (plan := known.plan) and plan.steps:
-        best = f", the best on dev at step {known.result['best_step']}" if known.result else ""
-        rate = f"{plan.optimizer}, learning rate {plan.lr:g}, {plan.schedule} schedule"
-        yield f"Training: {plan.steps:,} steps of {plan.batch_size} examples, {rate}, seed {plan.seed}{best}."
+        rate = f"{plan.optimizer}, learning rate {plan.lr:g}, {plan.schedule} schedule, seed {plan.seed}"
+        steps, more = f"{plan.steps:,} steps are planned", ", and have not all been taken"
+        if known.result:  # with --patience it may have ended before
+            steps = f"{known.result.get('steps', plan.steps):,} steps"
+            more = f", the best on dev at step {known.result['best_step']}"
+        yield f"Training: {steps} of {plan.batch_size} examples, {rate}{more}."
     yield f"Made with {PROJECT.format(**described())}."
-    if Path(plan.where if plan else "", config.model).is_dir():
+    if os.path.isdir(os.path.join(plan.where if plan else "", config.model)):
         yield "`base_model` is a folder of the machine that made this: name the T5 on the Hub in its place to share it."
 
 
