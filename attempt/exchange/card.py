@@ -38,6 +38,9 @@ class Known:
 
     plan: Plan | None
     result: dict[str, Any] | None
+    """Of its best checkpoint; None of any other."""
+    steps: int | None = None
+    """That were taken; None where the run has not ended."""
 
     @classmethod
     def of(cls, path: Path) -> "Known":
@@ -46,7 +49,9 @@ class Known:
         of_run = path.is_dir() or path.name in (run.best.name, run.last.name)
         plan = Plan.read(run.config) if of_run and run.config.is_file() else None
         of_best = plan is not None and (path.is_dir() or path.name == run.best.name)
-        return cls(plan, read_result(run) if of_best and run.result.is_file() else None)
+        result = read_result(run) if plan is not None and run.result.is_file() else None
+        steps = None if plan is None or result is None else int(result.get("steps", plan.steps))
+        return cls(plan, result if of_best else None, steps)
 
     def task(self, name: str) -> Task | None:
         """Its fields and labels; None where nobody knows them."""
@@ -105,11 +110,10 @@ def opening(known: Known, config: PromptConfig, length: int, width: int) -> Iter
     )
     if (plan := known.plan) and plan.steps:
         rate = f"{plan.optimizer}, learning rate {plan.lr:g}, {plan.schedule} schedule, seed {plan.seed}"
-        steps, more = f"{plan.steps:,} steps are planned", ", and have not all been taken"
-        if known.result:  # with --patience it may have ended before
-            steps = f"{known.result.get('steps', plan.steps):,} steps"
-            more = f", the best on dev at step {known.result['best_step']}"
-        yield f"Training: {steps} of {plan.batch_size} examples, {rate}{more}."
+        steps = known.steps or plan.steps  # fewer with --patience
+        more = f", the best on dev at step {known.result['best_step']}" if known.result else ""
+        more += "; the run has not ended yet" * (known.steps is None)
+        yield f"Training: {steps:,} steps of {plan.batch_size} examples, {rate}{more}."
     yield f"Made with {PROJECT.format(**described())}."
     if os.path.isdir(os.path.join(plan.where if plan else "", config.model)):
         yield "`base_model` is a folder of the machine that made this: name the T5 on the Hub in its place to share it."
