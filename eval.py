@@ -25,7 +25,7 @@ from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.plots.pictures import attention_map
 from attempt.plots.plots import picture_file, show
 from attempt.runs.folder import Run
-from attempt.runs.plan import Plan, sums_of
+from attempt.runs.plan import Plan, from_one_place, sums_of
 from attempt.runs.report import describe
 from data.tasks import expand
 from model.errors import exit_status, meant, meant_path, note
@@ -87,6 +87,7 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
             note(f"note: {getattr(plan, name)}: not the content that the run was started with; scored all the same")
     if "train_file" in changes:
         changes["formats"] = {}  # the labels are those of the file that is given
+    changes = from_one_place(changes)
     return dataclasses.replace(plan, shard=given.shard, compile=False, **changes)  # too short for a compiler
 
 

@@ -8,6 +8,7 @@ T5, SoftPrompt (the prompts and their sources) and PromptAttention (G) are the p
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +29,20 @@ PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """The front door's parts, each imported when it is first asked for: a part of attempt/ does not wait for all."""
-    if name in PLACES:
-        return getattr(importlib.import_module(PLACES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker of types knows the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """The front door's parts, each imported when it is first asked for: a part does not wait for all."""
+        if name not in PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module(PLACES[name]), name)
+        except ModuleNotFoundError as e:
+            package = str(e.name).partition(".")[0]
+            if package not in ("data", "model"):
+                raise
+            found = getattr(sys.modules.get(package), "__file__", None) or "none"
+            raise ImportError(
+                f"expected attempt's own package {package}, found {found} in its place; rename that, or start Python "
+                "in another folder"
+            ) from e

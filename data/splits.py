@@ -67,8 +67,8 @@ def official_splits(task: Task, official: dict[str, list[Example]]) -> dict[str,
 
 
 def given_splits(files: dict[str, list[Example]]) -> dict[str, list[Example]]:
-    """A user's own files as they are, those that are there; dev serves as test too where there is no test file."""
-    return {**files, "test": files["test"] if "test" in files else files["dev"]}
+    """A user's own files as they are, those that were read; dev serves as test too where there is no test file."""
+    return {"test": files["dev"], **files} if "dev" in files else files
 
 
 def take(examples: list[T], n: int, seed: int = PAPER_SEED) -> list[T]:

@@ -23,6 +23,7 @@ from data.files import Fetch, Row, ending_of, is_unicode, shown, text_lines
 from data.tasks import Task
 from model.errors import AttemptError, meant, meant_path, one_line
 
+SPLITS = ("train", "dev", "test")
 ENDINGS = (".tsv", ".csv", ".jsonl")
 MOST_LABELS = 20  # training files with more different targets have free-text answers
 QUOTES = "if another program has put them there, save the file as .csv"
@@ -56,12 +57,13 @@ class UserFiles:
         return (*self.fields, self.target, *([self.task[0]] if self.task else []))
 
 
-def user_task(name: str, files: UserFiles, known: Sequence[str] | None = None) -> Task:
+def user_task(name: str, files: UserFiles, known: Sequence[str] | None = None, wanted: Sequence[str] = SPLITS) -> Task:
     """The task of these files. Raises AttemptError naming the file and line of a bad row.
 
     Its labels are the training file's targets, sorted: accuracy and macro F1; free-text answers: F1 and EM, whose
     names say how texts are compared.
     known: the labels of a finished run (none: free text), for which the training file need no longer be there.
+    wanted: the splits that are read.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise AttemptError(f"--task: expected a name of letters, digits, '_', '.' and '-', found {name!r}")
@@ -74,7 +76,7 @@ def user_task(name: str, files: UserFiles, known: Sequence[str] | None = None) -
     labels = tuple(known) if known is not None else _labels(files, (_stamp(files.train), _stamp(files.dev)))
     texts = ("f1", "em") if files.text_scores == "squad" else ("plain_f1", "plain_em")
     metrics = ("accuracy", "macro_f1") if labels else texts
-    read = partial(_read_splits, files, labels, known is not None)
+    read = partial(_read_splits, files, labels, "the run" if known is not None else files.train, wanted)
     return Task(name, files.fields, labels, metrics, "given", labels, read, free_text=not labels)
 
 
@@ -134,16 +136,16 @@ def kind_of(train: Sequence[str], read_dev: Callable[[], Sequence[str]], files: 
 
 
 def _read_splits(
-    files: UserFiles, labels: tuple[str, ...], finished: bool, name: str, fetch: Fetch
+    files: UserFiles, labels: tuple[str, ...], whose: str, wanted: Sequence[str], name: str, fetch: Fetch
 ) -> dict[str, list[Row]]:
-    """Every file's rows. Raises AttemptError at a label that the training file does not have.
-
-    finished: only the test file must be there, or the dev file that serves as it.
-    """
-    paths = {"train": files.train, "dev": files.dev, **({"test": files.test} if files.test is not None else {})}
-    if finished:
-        last = list(paths)[-1]
-        paths = {split: path for split, path in paths.items() if split == last or Path(path).is_file()}
+    """The wanted files' rows. Raises AttemptError at a label that the training file, or the run, does not have."""
+    serving = ["dev"] if files.test is None and "test" in wanted else []
+    given = {"train": files.train, "dev": files.dev, **({"test": files.test} if files.test is not None else {})}
+    paths = {split: path for split, path in given.items() if split in (*wanted, *serving)}
+    for split, path in paths.items():
+        if not Path(path).is_file():
+            near = meant_path(Path(path))
+            raise AttemptError(f"{path}: expected the {split} file, found none there{near}; name it by --{split}-file")
     splits = {split: read_rows(path, files) for split, path in paths.items()}
     tell_twins(files.train, labels)
     for split, path in paths.items():
@@ -152,9 +154,10 @@ def _read_splits(
     known = set(labels)
     for row in (row for rows in splits.values() for row in rows):
         if labels and row.label not in known:
+            free = ", or make the answers free text by --answers text" * (whose == files.train)
             raise AttemptError(
-                f"{row.place}: expected one of the labels of {files.train} ({', '.join(labels):.200}), found "
-                f"{shown(row.label)}; mend the row, or make the answers free text by --answers text"
+                f"{row.place}: expected one of the labels of {whose} ({', '.join(labels):.200}), found "
+                f"{shown(row.label)}; mend the row{free}"
             )
     return splits
 

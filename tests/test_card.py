@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,13 @@ def test_a_run_is_described_by_its_own_files(prompt_run: Path, tmp_path: Path) -
     assert card_of(prompt_run / BEST, tmp_path / "of file") == card
     last = card_of(prompt_run / "last.safetensors", tmp_path / "of last")
     assert "12 steps" in last and "## Scores" not in last  # they are those of the best one
+    cut = tmp_path / "cut"
+    shutil.copytree(prompt_run, cut)
+    result = json.loads((cut / "result.json").read_text())
+    (cut / "result.json").write_text(json.dumps({**result, "steps": 8}))  # as --patience leaves it
+    assert "Training: 8 steps" in card_of(cut, tmp_path / "of cut") and "not ended" not in last
+    (cut / "result.json").unlink()
+    assert "seed 42; the run has not ended yet." in card_of(cut, tmp_path / "of half")
 
 
 def test_users_files_are_described_as_they_were_read(common: list[str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import eval
 import train
 from attempt.answering.answers import instance_weights
 from attempt.answering.splits import load_splits
+from attempt.compare import compare
 from attempt.runs.plan import Plan
 from data.download import Downloader
 from model.errors import AttemptError
@@ -55,8 +57,8 @@ def test_answers_of_two_tasks_in_one_list_are_those_that_eval_scores(
     runner = attempt.load(mixture_run, device="cpu", answer_by=answer_by)
     texts, tasks = [fields_of(row) for row in rows], [row["task"] for row in rows]
     meanings = {name: question.labels for name, question in runner.questions.items()}
-    expected = [meanings[r["task"]].get(r["prediction"].strip(), r["prediction"]) for r in rows]
-    assert runner.answer(texts, tasks) == expected
+    expected = [meanings[r["task"]].get(r["prediction"].strip()) for r in rows]  # None of no label
+    assert runner.answer(texts, tasks) == expected and (None in expected) == (answer_by == "generate")
     named = [
         dict(zip(runner.questions[t].task.fields, values, strict=True)) for t, values in zip(tasks, texts, strict=True)
     ]
@@ -68,6 +70,23 @@ def test_answers_of_two_tasks_in_one_list_are_those_that_eval_scores(
         assert answer.text == right and (
             answer_by == "generate" or answer.text == max(answer.probabilities, key=lambda t: answer.probabilities[t])
         )
+    assert [one.written for one in both] == [r["prediction"] * (answer_by == "generate") for r in rows]
+
+
+def test_what_is_no_label_as_it_is_written_is_none(own_run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is what a label means, which scores as invalid too."""
+    runner = attempt.load(own_run[1], device="cpu")
+    question = replace(runner.questions["mine"], labels={"0": "no", "1": "yes"})
+    runner.questions["mine"] = question
+    for written, expected in (("1", "yes"), (" 0 ", "no"), ("yes", None), ("", None)):
+        monkeypatch.setattr(runner.backbone.tokenizer, "decode", lambda ids, text=written: text)
+        assert runner.answer(["a"]) == [expected]
+        assert runner.answers(["a"]) == [(expected, {}, written)]
+    free = replace(question, labels={})
+    runner.questions["mine"] = free
+    assert runner.answer(["a", "b"]) == ["", ""]
+    first, second = runner.answers(["a", "b"], probabilities=True)
+    assert first.probabilities is not second.probabilities
 
 
 def test_the_weights_are_those_of_the_mixture(mixture_run: Path) -> None:
@@ -98,6 +117,8 @@ def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path, monkeypatch: 
         (["a"], "rte", "rte: expected texts for sentence1, sentence2, found 'a'"),
         ([{"sentence1": "a", "sentnce2": "b"}], "rte", "sentence1, sentence2, found the keys 'sentence1', 'sentnce2'"),
         ([("a", 1)], "rte", "expected texts for sentence1, sentence2, found 'a', 1"),
+        (["a"], 5, "expected a task, or one for each of 1 texts, found 5"),
+        (["a"], [None], "task None: expected one of the run's"),
     ):
         with pytest.raises(AttemptError, match=expected):
             runner.answer(texts, task)  # type: ignore[arg-type]
@@ -148,14 +169,18 @@ def test_a_run_can_be_moved_and_works_without_its_training_file(
         shutil.copytree(run, moved)
         shutil.move(root, tmp_path / "hidden")
         texts = [row["source"].removeprefix("mine text: ") for row in before]
-        assert attempt.load(moved, device="cpu").answer(texts) == [row["prediction"] for row in before]
+        answers = attempt.load(moved, device="cpu").answers(texts)
+        assert [one.written for one in answers] == [row["prediction"] for row in before]
         shutil.copy(tmp_path / "hidden/dev.tsv", tmp_path / "new.tsv")
         assert scored(moved, tmp_path / "new.jsonl", "--dev-file", "new.tsv") == before
         capsys.readouterr()
         assert eval.main(["--run", str(moved), "--split", "train", "--dev-file", "new.tsv", "--device", "cpu"]) == 2
-        assert "--split train: expected the run's train file, found none; name it by --train-file" in error_of(capsys)
+        assert (
+            "train.tsv: expected the train file, found none there (did you mean new.tsv?); name it by --train-file"
+            in (error_of(capsys))
+        )
         assert eval.main(["--run", str(moved), "--device", "cpu"]) == 2
-        assert "dev.tsv: expected a file of examples, found none there" in error_of(capsys)
+        assert "dev.tsv: expected the dev file, found none there" in error_of(capsys)
     finally:
         shutil.move(tmp_path / "hidden", root)
         shutil.move(root / "gone.tsv", root / "train.tsv")
@@ -166,7 +191,7 @@ def test_no_test_file_is_no_dev_file(own_run: tuple[Path, Path], capsys: pytest.
     root, run = own_run
     words = ["--run", str(run), "--device", "cpu", "--test-file", str(root / "none.tsv")]
     assert eval.main(words) == 2
-    assert "none.tsv: expected a file of examples" in error_of(capsys)
+    assert "none.tsv: expected the test file" in error_of(capsys)
 
 
 def test_another_file_in_the_place_of_the_runs_is_noted(
@@ -178,13 +203,15 @@ def test_another_file_in_the_place_of_the_runs_is_noted(
     (tmp_path / "dev.tsv").write_text("\n".join(lines[:8]) + "\n")
     monkeypatch.chdir(tmp_path)
     words = ["--run", "run", "--device", "cpu"]
-    with monkeypatch.context() as patch:
-        patch.setattr("attempt.runs.plan.Plan.located", lambda plan: plan)  # as where the run's own folder is gone
-        assert eval.main(words) == 0
+    assert eval.main(words) == 0
     found = capsys.readouterr()
     assert "7 examples" in found.out and "dev.tsv: not the content that the run was started with" in found.err
-    assert eval.main([*words, "--dev-file", "dev.tsv"]) == eval.main(words) == 0
-    assert "not the content" not in capsys.readouterr().err  # asked for, and the run's own
+    assert f"dev.tsv: read from this folder; the run was started in {root}, which has another" in found.err
+    assert eval.main([*words, "--dev-file", "dev.tsv"]) == 0
+    assert "not the content" not in capsys.readouterr().err  # asked for
+    (tmp_path / "dev.tsv").unlink()
+    assert eval.main(words) == 0
+    assert "20 examples" in (found := capsys.readouterr()).out and "note:" not in found.err  # the run's own
 
 
 def test_a_resumed_run_knows_where_its_new_files_are(
@@ -203,6 +230,88 @@ def test_a_resumed_run_knows_where_its_new_files_are(
     assert eval.main(["--run", str(tmp_path / "run"), "--device", "cpu"]) == 0
     assert "mine test: " in (out := capsys.readouterr().out) and "5 examples" in out
     (root / "other.tsv").unlink()
+
+
+def test_a_run_is_gone_on_with_from_anywhere_by_its_first_command(
+    own_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = own_run
+    shutil.copytree(run, root / "again")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--resume", str(root / "again"), "--change", "--steps", "6"]) == 0
+    monkeypatch.chdir(root)
+    words = ["--task", "mine", "--method", "prompt", "--train-file", "train.tsv", "--dev-file", "dev.tsv"]
+    assert train.main(["--resume", "again", *words, "--prompt-length", "4", "--steps", "6"]) == 0
+    capsys.readouterr()
+    (root / "other.tsv").write_text((root / "train.tsv").read_text())
+    assert train.main(["--resume", "again", *words, "--train-file", "other.tsv"]) == 2
+    assert "--train-file other.tsv (was " in error_of(capsys)
+    (root / "other.tsv").unlink()
+    shutil.rmtree(root / "again")
+
+
+def test_seeds_started_in_several_folders_are_one_group(
+    own_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As are those of before, whose config.json does not say where they were started."""
+    for seed in (1, 2, 3):
+        copy = tmp_path / f"seed-{seed}"
+        shutil.copytree(own_run[1], copy)
+        config = json.loads((copy / "config.json").read_text())
+        config |= {"seed": seed, "where": f"/folder/{seed}"}
+        if seed == 3:
+            del config["where"], config["formats"]
+        (copy / "config.json").write_text(json.dumps(config))
+    compare.run([str(tmp_path)])
+    out = capsys.readouterr().out
+    assert out.count("prompt tuning  mine      3 ") == 1 and "settings that differ" not in out
+
+
+def test_a_finished_run_reads_only_what_it_scores(
+    own_run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = own_run
+    words = ["--run", str(run), "--device", "cpu"]
+    before = (root / "train.tsv").read_text()
+    try:
+        (root / "train.tsv").write_text(f"{before}a cat\tperhaps\n")
+        assert eval.main(words) == 0
+        capsys.readouterr()
+        assert eval.main([*words, "--split", "train"]) == 2
+        assert "line 42: expected one of the labels of the run (no, yes), found 'perhaps'; mend" in error_of(capsys)
+    finally:
+        (root / "train.tsv").write_text(before)
+
+
+def test_a_run_that_is_not_complete_is_noted(
+    own_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(own_run[1], tmp_path / "run")
+    (copy / "result.json").unlink()
+    attempt.load(copy, device="cpu")
+    assert "the run is not complete; this is its best checkpoint so far" in capsys.readouterr().err
+
+
+def test_a_mirror_takes_the_place_of_a_folder_of_data(mixture_run: Path) -> None:
+    assert Plan.read(mixture_run / "config.json").data_dir is not None
+    runner = attempt.load(mixture_run, device="cpu", mirror="http://localhost:1")
+    assert (runner.plan.mirror, runner.plan.data_dir) == ("http://localhost:1", None)
+    assert attempt.load(mixture_run, device="cpu", data_dir=None).plan.data_dir is None
+
+
+def test_a_folder_that_may_not_be_entered_is_as_one_that_is_gone(
+    own_run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.read(own_run[1] / "config.json")
+    monkeypatch.chdir("/")
+
+    def refuse(path: Any, **_: Any) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        found = plan.located()
+    assert found.train_file == "train.tsv"
 
 
 def test_formats_follow_a_change(common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +415,9 @@ def test_rows_without_labels_are_answered_as_they_are_read(
     words = ["--run", str(own_run[1]), "--answer", name, "--eval-batch-size", "7", "--device", "cpu"]
     assert eval.main([*words, *more]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["prediction"] for row in found] == [row["prediction"] for row in rows]
+    known = ("yes", "no")
+    assert [row["prediction"] for row in found] == [p if (p := row["prediction"]) in known else None for row in rows]
+    assert [row.get("written", row["prediction"]) for row in found] == [row["prediction"] for row in rows]
     assert [row["source"] for row in found] == [row["source"] for row in rows]
     assert [row["index"] for row in found] == list(range(len(rows))) and {row["task"] for row in found} == {"mine"}
     assert all(("probabilities" in row) == choose for row in found)
@@ -455,4 +566,14 @@ def test_the_front_door_is_light_and_whole() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
     assert set(attempt.__all__) == set(attempt.PLACES)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
-        attempt.lode  # noqa: B018
+        attempt.lode  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_module_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text("rows = 3\n")
+    at = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    code = [sys.executable, "-c", "import attempt; attempt.load('none')"]
+    found = subprocess.run(code, cwd=tmp_path, env=at, capture_output=True, text=True, check=False)
+    assert (
+        f"ImportError: expected attempt's own package data, found {tmp_path / 'data.py'} in its place" in found.stderr
+    )

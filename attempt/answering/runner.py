@@ -20,19 +20,21 @@ from attempt.machine import distributed
 from attempt.origin import Origin, fingerprint, warn_of_others
 from attempt.prompt import SoftPrompt
 from attempt.runs.folder import Run
-from attempt.runs.plan import Plan, check_value
+from attempt.runs.plan import Plan, check_value, from_one_place
 from data.batches import TokenSet
 from data.tasks import Example
-from model.errors import AttemptError, meant
+from model.errors import AttemptError, meant, note
 
 CHANGES = ("model", "device", "precision", "answer_by", "eval_batch_size", "mirror", "data_dir")  # of `load`
 
 
 class Answer(NamedTuple):
-    text: str
-    """A label, as the task's data call it, or any text."""
+    text: str | None
+    """A label, as the task's data call it, or any text; None where the model wrote none of the labels."""
     probabilities: dict[str, float]
-    """Of each label, among the labels; {} of free text."""
+    """Of each label, among the labels; {} of free text, or where nobody asked for them."""
+    written: str
+    """What the model wrote; "" where a label was chosen."""
 
 
 class Weights(NamedTuple):
@@ -62,7 +64,7 @@ class Runner:
     @overload
     def answer(
         self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: Literal[False] = False
-    ) -> list[str]: ...
+    ) -> list[str | None]: ...
 
     @overload
     def answer(
@@ -71,27 +73,35 @@ class Runner:
 
     def answer(
         self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: bool = False
-    ) -> list[str] | list[Answer]:
+    ) -> list[str | None] | list[Answer]:
         """The answer to each of N texts: a string, or with `probabilities` an Answer.
 
-        task: whose texts they are, or of each text whose; None where the run has one task. A label is written by the
-        model, as eval.py does by default and may be none of the labels, or chosen with --answer-by labels.
+        task: whose texts they are, or of each text whose; None where the run has one task. The model writes a label,
+        as eval.py does by default, and what it writes may be none of them: None. With --answer-by labels one is chosen.
         """
+        found = self.answers(texts, task, probabilities)
+        return found if probabilities else [one.text for one in found]
+
+    def answers(
+        self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: bool = False
+    ) -> list[Answer]:
+        """The same, with all that is known of each answer."""
         asked = self._asked(texts, task)
         labels = list(dict.fromkeys(text for question in asked for text in question.labels))
         choose = self.plan.answer_by == "labels"
         by_labels = [i for i, question in enumerate(asked) if question.labels and (choose or probabilities)]
         written = [i for i, question in enumerate(asked) if not (question.labels and choose)]
-        answers, shares = [""] * len(asked), [dict[str, float]()] * len(asked)
+        answers, shares = [Answer("", {}, "")] * len(asked), [dict[str, float]() for _ in asked]
         for i, scores in self._found(texts, asked, by_labels, labels):
             own = asked[i].labels
             found = scores[[labels.index(text) for text in own]].softmax(0).tolist()  # (C,), of its task's labels
             shares[i] = dict(zip(own.values(), found, strict=True))
-            answers[i] = max(shares[i], key=lambda label: shares[i][label])
+            answers[i] = Answer(max(shares[i], key=lambda label: shares[i][label]), shares[i], "")
         for i, ids in self._found(texts, asked, written, []):
             text = self.backbone.tokenizer.decode(ids[: asked[i].answer_length].tolist())
-            answers[i] = asked[i].labels.get(text.strip(), text)
-        return [Answer(*pair) for pair in zip(answers, shares, strict=True)] if probabilities else answers
+            own = asked[i].labels
+            answers[i] = Answer(own.get(text.strip()) if own else text, shares[i], text)
+        return answers
 
     def weights(self, texts: Sequence[Text], task: str | Sequence[str] | None = None) -> Weights:
         """The mixture that each of N texts gets. Raises AttemptError where the run mixes no prompts."""
@@ -108,8 +118,13 @@ class Runner:
             )
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise AttemptError(f"expected a list of texts, found {type(texts).__name__}")
-        if task is not None and not isinstance(task, str) and len(task) != len(texts):
-            raise AttemptError(f"expected a task, or one for each of {len(texts)} texts, found {len(task)}")
+        if (
+            task is not None
+            and not isinstance(task, str)
+            and (not isinstance(task, Sequence) or len(task) != len(texts))
+        ):
+            found = len(task) if isinstance(task, Sequence) else repr(task)
+            raise AttemptError(f"expected a task, or one for each of {len(texts)} texts, found {found}")
         known = list(self.questions)
         if task is None and len(known) > 1:
             raise AttemptError(f"expected a task, one of {', '.join(known)}, or one for each text, found none")
@@ -117,7 +132,9 @@ class Runner:
         names = [name] * len(texts) if isinstance(name, str) else name
         for name in names:
             if name not in self.questions:
-                raise AttemptError(f"task {name}: expected one of the run's, {', '.join(known)}{meant(name, known)}")
+                raise AttemptError(
+                    f"task {name}: expected one of the run's, {', '.join(known)}{meant(str(name), known)}"
+                )
         return [self.questions[name] for name in names]
 
     def _tokens(
@@ -168,10 +185,11 @@ def check_trained(
 
 
 def load(run: str | Path, **changes: Any) -> Runner:
-    """A finished run of train.py, from its folder, which may have been moved. Raises AttemptError if not whole.
+    """A finished run of train.py, from its folder, which may have been moved; of one that is not, a note reports so.
 
     changes: what shall be other than the run has it: model (a name or folder), device, precision, answer_by
-    ("generate" or "labels"), eval_batch_size, mirror, data_dir; each as the flag of eval.py.
+    ("generate" or "labels"), eval_batch_size, mirror, data_dir (None: none); each as the flag of eval.py.
+    Raises AttemptError where anything in the folder is not whole.
     """
     own = Run(Path(run))
     changes = {name: str(value) if isinstance(value, Path) else value for name, value in changes.items()}
@@ -186,7 +204,9 @@ def load(run: str | Path, **changes: Any) -> Runner:
             raise AttemptError(f"attempt.load: expected a value as eval.py takes it, found {e}") from None
     # a compiler would not pay for a few texts
     plan = replace(Plan.read(own.config).located().without_data(), device="auto", shard=False, compile=False)
-    plan = replace(plan, **{name: value for name, value in changes.items() if value is not None})
+    plan = replace(plan, **from_one_place(changes))
+    if not own.result.exists():
+        note(f"note: {own.folder}: the run is not complete; this is its best checkpoint so far")
     backbone = Backbone.load(plan, new_downloader(plan))
     used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))  # before a baseline's weights are put in
     trained, config = load_trained(own.best, plan.method, backbone.t5)

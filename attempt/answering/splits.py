@@ -11,7 +11,7 @@ from data.download import Downloader
 from data.splits import official_splits, paper_splits, take, take_questions, take_shots
 from data.tasks import TASKS, Example, Task, check_labels, get_task, load_official
 from data.token_cache import tokenized
-from data.user import UserFiles, user_task
+from data.user import SPLITS, UserFiles, user_task
 from model.errors import AttemptError
 from model.tokenizer import Tokenizer
 
@@ -51,8 +51,11 @@ def known_format(name: str, options: Options) -> dict[str, Any] | None:
     return options.formats.get(name) if isinstance(options, Plan) else None
 
 
-def find_task(name: str, options: Options) -> Task:
-    """The task of that name: a built-in one, or of the user's files, which have those of the names that are not."""
+def find_task(name: str, options: Options, wanted: Sequence[str] = SPLITS) -> Task:
+    """The task of that name: a built-in one, or of the user's files, which have those of the names that are not.
+
+    wanted: the splits of the user's files that are to be read.
+    """
     others = [other for other in options.task if other not in TASKS]
     if options.train_file is not None and options.task_field is None and len(others) > 1:
         raise AttemptError(
@@ -75,18 +78,18 @@ def find_task(name: str, options: Options) -> Task:
     own = None if options.task_field is None else (options.task_field, name)
     known = known_format(name, options)
     files = UserFiles(*paths, *columns, answers, options.text_scores or "plain", own)
-    return user_task(name, files, None if known is None else known["labels"])
+    return user_task(name, files, None if known is None else known["labels"], wanted)
 
 
 def load_splits(
     name: str, number: int, names: Sequence[str], options: Options, downloader: Downloader, tokenizer: Tokenizer
 ) -> dict[str, Split]:
     """Some splits of a task, by name: train, dev, test. `number` says which of the prompts is the task's."""
-    task = find_task(name, options)
+    known = known_format(name, options)
+    task = find_task(name, options, names if known else ("train", *names))
     check_answers(task, options)
     cut = paper_splits if options.splits == "paper" else official_splits
     splits = cut(task, load_official(task, downloader.fetch, options.labels, options.task_name))
-    known = known_format(name, options)
     if task.free_text:  # it has no longest label: its longest training answer is long enough
         texts = [] if known else list({example.target for example in splits["train"]})
     else:
@@ -96,10 +99,6 @@ def load_splits(
     answer_length = options.max_target_length or longest
     loaded = {}
     for split in names:
-        if split not in splits:
-            raise AttemptError(
-                f"--split {split}: expected the run's {split} file, found none; name it by --{split}-file"
-            )
         examples = splits[split]
         if split != "train" and options.eval_examples:
             examples = take_questions(examples, options.eval_examples, options.data_seed)

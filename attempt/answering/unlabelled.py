@@ -3,6 +3,7 @@
     {"index": 0, "task": "mine", "source": "mine text: …", "prediction": "good", "probabilities": {"good": 0.9, …}}
 
 `index` counts the rows from 0, `source` is what the model reads, `probabilities` are there with --answer-by labels.
+Where the model wrote none of the labels, `prediction` is null and `written` has what it wrote.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from attempt.answering.question import Question
-from attempt.answering.runner import Answer, Runner
+from attempt.answering.runner import Runner
 from data.files import ending_of, standard_lines, text_lines
 from data.tasks import expand
 from data.user import ENDINGS, cells_of
@@ -27,17 +28,16 @@ def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
     """Answer a file's rows, as many at a time as --eval-batch-size says, each batch as soon as it is read."""
     told = Counter[str]()
     rows, index = rows_of(runner, path, told), 0
-    choose = runner.plan.answer_by == "labels"
     while chunk := list(islice(rows, runner.plan.eval_batch_size)):
         tasks, texts = [task for task, _ in chunk], [text for _, text in chunk]
-        answers = runner.answer(texts, tasks, probabilities=True) if choose else runner.answer(texts, tasks)
         told["answered {:,} rows with an empty field"] += sum(not all(text) for text in texts)
-        for (task, text), answer in zip(chunk, answers, strict=True):
+        for (task, text), answer in zip(chunk, runner.answers(texts, tasks), strict=True):
             record: dict[str, Any] = {"index": index, "task": task, "source": runner.questions[task].text_of(text)}
-            if isinstance(answer, Answer):
-                record |= {"prediction": answer.text, "probabilities": answer.probabilities}
-            else:
-                record |= {"prediction": answer}
+            record |= {"prediction": answer.text}
+            if answer.text is None:
+                record |= {"written": answer.written}
+            if answer.probabilities:
+                record |= {"probabilities": answer.probabilities}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
             index += 1
         out.flush()

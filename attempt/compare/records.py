@@ -20,7 +20,7 @@ from attempt.training.series import SEARCH, read_scores
 from model.errors import AttemptError, briefly, one_line
 
 # What may differ between runs of the same settings, or follows from something else that differs.
-OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt", "eval_batch_size", "code"}
+OF_THE_RUN = MACHINE_FLAGS | {"seed", "asked", "early_prompt", "eval_batch_size", "code", "formats", "where"}
 CODE = "the code"  # among a run's settings: the sums over the sources that it was computed with
 FOUND = "found for each seed"  # what SPoT's search has each run start from
 MARKS = ("config.json", "result.json", SEARCH)  # what makes a folder a run, or SPoT's search for one

@@ -4,6 +4,7 @@ It says what the run's folder says. Of a checkpoint without its run the text for
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -37,6 +38,9 @@ class Known:
 
     plan: Plan | None
     result: dict[str, Any] | None
+    """Of its best checkpoint; None of any other."""
+    steps: int | None = None
+    """That were taken; None where the run has not ended."""
 
     @classmethod
     def of(cls, path: Path) -> "Known":
@@ -45,7 +49,9 @@ class Known:
         of_run = path.is_dir() or path.name in (run.best.name, run.last.name)
         plan = Plan.read(run.config) if of_run and run.config.is_file() else None
         of_best = plan is not None and (path.is_dir() or path.name == run.best.name)
-        return cls(plan, read_result(run) if of_best and run.result.is_file() else None)
+        result = read_result(run) if plan is not None and run.result.is_file() else None
+        steps = None if plan is None or result is None else int(result.get("steps", plan.steps))
+        return cls(plan, result if of_best else None, steps)
 
     def task(self, name: str) -> Task | None:
         """Its fields and labels; None where nobody knows them."""
@@ -103,11 +109,13 @@ def opening(known: Known, config: PromptConfig, length: int, width: int) -> Iter
         f"{'they were' if several else 'it was'} trained, by {METHODS[config.method]}; the T5 is unchanged."
     )
     if (plan := known.plan) and plan.steps:
-        best = f", the best on dev at step {known.result['best_step']}" if known.result else ""
-        rate = f"{plan.optimizer}, learning rate {plan.lr:g}, {plan.schedule} schedule"
-        yield f"Training: {plan.steps:,} steps of {plan.batch_size} examples, {rate}, seed {plan.seed}{best}."
+        rate = f"{plan.optimizer}, learning rate {plan.lr:g}, {plan.schedule} schedule, seed {plan.seed}"
+        steps = known.steps or plan.steps  # fewer with --patience
+        more = f", the best on dev at step {known.result['best_step']}" if known.result else ""
+        more += "; the run has not ended yet" * (known.steps is None)
+        yield f"Training: {steps:,} steps of {plan.batch_size} examples, {rate}{more}."
     yield f"Made with {PROJECT.format(**described())}."
-    if Path(plan.where if plan else "", config.model).is_dir():
+    if os.path.isdir(os.path.join(plan.where if plan else "", config.model)):
         yield "`base_model` is a folder of the machine that made this: name the T5 on the Hub in its place to share it."
 
 

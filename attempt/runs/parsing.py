@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from attempt.command.flags import Parser, seed_number
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.runs.folder import Run
-from attempt.runs.plan import FLAGS, Plan, left_open, sums_of
+from attempt.runs.plan import FLAGS, Plan, from_one_place, left_open, sums_of
 from model.errors import AttemptError, meant_path
 
 # The methods that have a use for a group of flags; the other groups are everyone's.
@@ -265,7 +264,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
     change: take them all the same, if the rest of the run can follow them.
     """
     stored = Plan.read(folder / "config.json").located()
-    others = {n: value for n, value in given.items() if n not in MACHINE_FLAGS and value != getattr(stored, n)}
+    others = {n: value for n, value in given.items() if n not in MACHINE_FLAGS and not stored.has(n, value)}
     if change:
         refuse_settled(folder, stored, others)
     different = [difference(name, value, getattr(stored, name)) for name, value in others.items()]
@@ -275,7 +274,7 @@ def resumed(folder: Path, given: dict[str, Any], change: bool = False) -> Plan:
     else:
         refuse(folder, different)
     taken = {name: value for name, value in given.items() if name != "out" and (change or name in MACHINE_FLAGS)}
-    plan = dataclasses.replace(stored, out=str(folder), where=os.getcwd(), **taken)
+    plan = dataclasses.replace(stored, out=str(folder), **from_one_place(taken))
     return followed(plan, given) if change else plan
 
 

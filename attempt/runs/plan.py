@@ -15,7 +15,7 @@ from attempt import baselines
 from attempt.command.options import MACHINE_FLAGS, Options, difference, spelled
 from attempt.command.source import code_sum
 from attempt.runs.kept import text_of
-from model.errors import AttemptError, briefly, meant_path
+from model.errors import AttemptError, briefly, meant_path, note
 from model.files import sha256_of
 
 # What a file of a run of before may lack: such a run had the default, or it changes nothing.
@@ -104,12 +104,28 @@ class Plan(Options):
         return dataclasses.replace(self, code=[*(self.code or ["unknown"]), code_sum()])
 
     def located(self) -> "Plan":
-        """With paths that are found from any folder: the relative ones start where the run was started."""
-        if not self.where or self.where == os.getcwd():
-            return self
-        places = {name: Path(self.where, path) for name in PATHS if (path := getattr(self, name))}
-        there: dict[str, Any] = {name: str(place) for name, place in places.items() if place.exists()}
-        return dataclasses.replace(self, **there)
+        """With paths that hold here: what is not found from this folder lies where the run was started.
+
+        A note reports what is in both places: a copied project has files of its own.
+        """
+        here, there = os.getcwd(), dict[str, Any]()
+        for name in PATHS:
+            path = getattr(self, name)
+            place = os.path.join(self.where, path or "")
+            if not path or not os.path.exists(place):
+                continue
+            if not os.path.exists(path):
+                there[name] = place
+            elif not os.path.samefile(path, place):
+                note(f"note: {path}: read from this folder; the run was started in {self.where}, which has another")
+        return dataclasses.replace(self, where=here, **there)
+
+    def has(self, name: str, value: Any) -> bool:
+        """Whether an option has this value; a path may be spelled from another folder."""
+        own = getattr(self, name)
+        if value == own or name not in PATHS or not own or not value:
+            return bool(value == own)
+        return os.path.realpath(value) == os.path.realpath(os.path.join(self.where, own))
 
     def without_data(self) -> "Plan":
         """The plan where only texts are to be answered: a folder of data that is gone is needed no longer."""
@@ -121,7 +137,7 @@ class Plan(Options):
         found = []
         for option in dataclasses.fields(Options):
             name, value = option.name, getattr(options, option.name)
-            same = name not in self.asked if value is None else value == getattr(self, name)
+            same = name not in self.asked if value is None else self.has(name, value)
             if name not in MACHINE_FLAGS and not same:
                 found.append(difference(name, value, getattr(self, name)))
         return found or self.changed_files()
@@ -154,6 +170,12 @@ class Plan(Options):
             problem = "none" if isinstance(e, FileNotFoundError) else briefly(e)
             raise AttemptError(f"{path}: expected the config.json of a run, found {problem}{near}{hint}") from None
         return cls(**found)
+
+
+def from_one_place(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of options, where a mirror takes the place of a folder of data that the run had, or this of that."""
+    other = {"mirror": "data_dir", "data_dir": "mirror"}
+    return {**{other[name]: None for name in other if changes.get(name)}, **changes}
 
 
 def is_format(value: object) -> bool:
