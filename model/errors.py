@@ -97,8 +97,7 @@ def exit_status(program: str, work: Callable[[], None], interrupted: str = "inte
 
     141, and no line, where nobody reads the output any more, as after `| head`. Output to a closed stream is lost.
     """
-    lost = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the program
-    sys.stdout, sys.stderr = sys.stdout or lost, sys.stderr or lost
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
         work()
         sys.stdout.flush()
