@@ -44,7 +44,7 @@ def new_parser() -> Parser:
     add(
         "--answer",
         metavar="FILE|-",
-        help="answer the rows of a .tsv, .csv or .jsonl, or lines; JSON lines out",
+        help="answer the rows of a .tsv, .csv or .jsonl, or lines, in JSON; --eval-batch-size 1 does so as each comes",
     )
     add("--interactive", action="store_true", help="answer lines typed by hand or piped in, with the mixture's weights")
     add("--add-sources", nargs="+", type=Path, default=[], metavar="PATH", help="mix these prompts too, untrained")
@@ -69,7 +69,8 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     """The run's options, with what is asked for otherwise; ends the program where that cannot be."""
     by_hand = ["--interactive"] * given.interactive + ["--answer"] * (given.answer is not None)
     if by_hand and (by_hand[1:] or given.predictions or given.attention_map or distributed.size() > 1):
-        parser.error(f"expected {by_hand[0]} in one process, without --answer, --predictions and --attention-map")
+        others = f"{'--answer' if given.interactive else '--interactive'}, --predictions and --attention-map"
+        parser.error(f"expected {by_hand[0]} in one process, without {others}")
     if given.save_checkpoint and not (given.add_sources or given.remove_sources):
         parser.error("expected --add-sources or --remove-sources with --save-checkpoint")
     files = ("train_file", "dev_file", "test_file", "text_scores")
@@ -119,8 +120,9 @@ def evaluate(argv: Sequence[str] | None) -> None:
     given = parser.parse_args(argv)
     plan = options_of(parser, given)
     out, answering = sys.stdout, given.answer is not None
-    if answering and isinstance(out, io.TextIOWrapper):
-        out.reconfigure(encoding="utf-8")  # as the rows
+    for stream in (sys.stdin, out) if answering or given.interactive else ():
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # as files are
     # the answers have the standard output for themselves
     with contextlib.redirect_stdout(sys.stderr) if answering else contextlib.nullcontext():
         runner = load_evaluated(parser, given, plan, Backbone.load(plan, new_downloader(plan)))

@@ -9,10 +9,11 @@ import csv
 import gzip
 import io
 import json
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -93,7 +94,7 @@ def open_member(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
     Nothing is unpacked to the disk, so a member's name, or a link, leads nowhere.
     """
     if member is None:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield cast("IO[bytes]", file)
     elif path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
@@ -142,18 +143,33 @@ def bomb(path: Path) -> AttemptError:
     )
 
 
-def text_lines(path: Path, member: str | None = None, advice: str = "get it again") -> Iterator[tuple[str, str]]:
+def ending_of(path: Path | str) -> str:
+    """How a file's name ends, in small letters and without a .gz: ".csv" of Q.CSV.GZ."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def standard_lines() -> Iterator[tuple[str, str]]:
+    """(place, text) of each line of the standard input, as it comes, read as a file is."""
+    if sys.stdin is None:
+        raise AttemptError("expected lines on the standard input, found it closed")
+    return text_lines(Path("standard input"), advice="check the lines", file=sys.stdin.buffer)
+
+
+def text_lines(
+    path: Path, member: str | None = None, advice: str = "get it again", file: IO[bytes] | None = None
+) -> Iterator[tuple[str, str]]:
     """(place, text) of each line, split at "\\n" alone, UTF-8 with or without a byte order mark.
 
-    advice: how the errors end.
+    advice: how the errors end. file: is read in the path's place, which is only its name.
     """
-    kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if path.suffix == ".gz" else "file"
+    packed = path.suffix.lower() == ".gz"
+    kind = "zip" if path.suffix == ".zip" else "tar.gz" if member else "gzip file" if packed else "file"
     number = size = 0
     where = place_of(path, member)
     try:
-        most = unpacked_most(path)
-        with open_member(path, member) as file:
-            while raw := file.readline(LONGEST_LINE + 1):
+        most = 0 if kind == "file" else unpacked_most(path)
+        with open_member(path, member) if file is None else nullcontext(file) as opened:
+            while raw := opened.readline(LONGEST_LINE + 1):
                 number, size = number + 1, size + len(raw)
                 where = f"{place_of(path, member)} line {number}"
                 if len(raw) > LONGEST_LINE:

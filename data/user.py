@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
-from data.files import Fetch, Row, is_unicode, shown, text_lines
+from data.files import Fetch, Row, ending_of, is_unicode, shown, text_lines
 from data.tasks import Task
 from model.errors import AttemptError, meant, meant_path, one_line
 
@@ -195,12 +195,12 @@ def tell_quotes(path: str, rows: Sequence[Row]) -> None:
 
 
 def is_tsv(path: Path | str) -> bool:
-    return str(path).lower().removesuffix(".gz").endswith(".tsv")
+    return ending_of(path) == ".tsv"
 
 
 def cells_of(path: Path, columns: tuple[str, ...], advice: str = "see --source-field, --target-field") -> Cells:
     """The wanted cells of each row of a file, stripped, as they are read. advice: for a column that is not there."""
-    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
+    ending = ending_of(path)
     if ending not in ENDINGS:
         raise AttemptError(f"{path}: expected a file named .tsv, .csv or .jsonl, or one of these with .gz after it")
     if not path.is_file():

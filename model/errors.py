@@ -1,6 +1,7 @@
 """The one error class of the project, the names that a mistyped one is near to, and how a program ends."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,9 +40,9 @@ def meant(name: str, known: Iterable[str]) -> str:
 def meant_path(path: Path) -> str:
     """The same for a path that is not there: the nearest of the names that stand where its first wrong one does."""
     try:
-        wrong = next((place for place in [*reversed(path.parents), path] if not place.exists()), path)
+        wrong = next(place for place in [*reversed(path.parents), path] if not place.exists())
         near = nearest(wrong.name, [place.name for place in wrong.parent.iterdir() if not place.name.startswith(".")])
-    except OSError:
+    except (OSError, StopIteration):
         return ""
     return f" (did you mean {wrong.parent / near / path.relative_to(wrong)}?)" if near else ""
 
@@ -92,16 +93,29 @@ class Interrupted(Exception):  # noqa: N818 - the name says what happened
 
 
 def exit_status(program: str, work: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """Do a program's work: 0; or 2, and a line, for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM."""
+    """Do a program's work: 0; or 2, and a line, for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM.
+
+    141, and no line, where nobody reads the output any more, as after `| head`. Output to a closed stream is lost.
+    """
+    sys.stdout, sys.stderr = (s or open(os.devnull, "w", encoding="utf-8") for s in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
         work()
+        sys.stdout.flush()
     except AttemptError as e:
         print(f"{program}: error: {e}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted) as e:
         print(f"\n{interrupted}", file=sys.stderr)
         return e.status if isinstance(e, Interrupted) else 130
+    except BrokenPipeError:
+        return 141  # as of a shell's tool, which SIGPIPE ends
     except OSError as e:  # a full disk, a folder that one may not enter, a name too long
         print(f"{program}: error: {briefly(e)}", file=sys.stderr)
         return 2
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # the interpreter's end would try again, and complain
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return 0

@@ -118,10 +118,33 @@ def test_what_is_typed_wrong_is_told_and_the_rest_answered(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8"))
         assert eval.main(["--run", str(mixture_run), "--device", "cpu", "--interactive"]) == 2
-    assert "expected lines in UTF-8" in error_of(capsys)
+    assert "line 1: expected UTF-8 text" in error_of(capsys)
     with pytest.raises(SystemExit):
         eval.main(["--run", str(mixture_run), "--interactive", "--predictions", "x"])
     assert "without --answer, --predictions and" in error_of(capsys)
+
+
+def test_lines_are_read_and_written_as_files_are(prompt_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In UTF-8, in any locale: a mark of the byte order is none of the text, nor is what another encoding has."""
+    words = ["--run", str(prompt_run), "--device", "cpu", "--interactive"]
+    with pytest.MonkeyPatch.context() as patch:
+        out, lines = io.TextIOWrapper(io.BytesIO(), encoding="ascii"), "\ufeffA café .\tB\rC\r\n cola sentence: D\n"
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode()), encoding="ascii"))
+        patch.setattr(sys, "stdout", out)
+        assert eval.main(words) == 0
+    printed = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert [block_of(printed, i)[0] for i in range(len(blocks(printed)))] == [
+        r"read      cola sentence: A café .\tB\rC",
+        "read      cola sentence: D",
+    ]
+    for stdin in (
+        io.TextIOWrapper(io.BytesIO(b"cola sentence: \xff\n"), encoding="utf-8", errors="surrogateescape"),
+        None,
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", stdin)
+            assert eval.main(words) == 2
+        assert ("closed" if stdin is None else "standard input line 1: expected UTF-8") in error_of(capsys)
 
 
 def test_free_text_has_no_labels_and_no_data_is_needed(

@@ -380,8 +380,16 @@ def test_a_column_says_which_task_a_row_is_of(
     assert eval.main(asked) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["task"] for row in found] == ["b", "a"] * 40 and found[3]["source"] == "a text: dog 3"
+    (tmp_path / "x.tsv").write_text("text\tmark\tkind\n" + "".join(rows[:40]))
+    assert eval.main([*asked, "--task", "a"]) == 0
+    told = capsys.readouterr()
+    assert [json.loads(line)["source"] for line in told.out.splitlines()] == [
+        f"a text: dog {i}" for i in range(1, 40, 2)
+    ]
+    assert "x.tsv: left out 20 rows of other tasks" in told.err
+    (tmp_path / "x.tsv").write_text("text\tmark\tkind\n" + "".join(rows[:40]) + "dog\tyes\tc\n")
     assert eval.main([*asked, "--task", "a"]) == 2
-    assert "x.tsv line 2: expected one of the tasks a in 'kind', found 'b'" in error_of(capsys)
+    assert "x.tsv line 42: expected one of a, b, cola in 'kind', found 'c'" in error_of(capsys)
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "txt", "-"])
@@ -445,6 +453,7 @@ def test_rows_that_cannot_be_answered(
         (own_run[1], [str(rows)], "expected one column 'text', found"),
         (own_run[1], [str(tmp_path / "rowz.txt")], "expected a file, or -, found none there"),
         (own_run[1], [""], "expected a file, or -, found none there"),
+        (own_run[1], [str(tmp_path)], "expected a file, or -, found none there"),
         (
             mixture_run,
             [str(bad), "--task", "rte"],
@@ -459,8 +468,69 @@ def test_rows_that_cannot_be_answered(
         assert expected in error_of(capsys)
     assert eval.main(["--run", str(mixture_run), "--device", "cpu", "--answer", str(rows), "--task", "rte"]) == 0
     assert json.loads(capsys.readouterr().out)["source"] == "rte sentence1: a sentence2: b"
-    with pytest.raises(SystemExit):
-        eval.main(["--run", str(mixture_run), "--answer", "-", "--interactive"])
+    for more, others in ((["--interactive"], "--answer"), (["--predictions", "x"], "--interactive")):
+        with pytest.raises(SystemExit):
+            eval.main(["--run", str(mixture_run), "--answer", "-", *more])
+        assert f"in one process, without {others}, --predictions and --attention-map" in error_of(capsys)
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs files of open pipes")
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"a .\rb .\n", ["a .\rb ."]),
+        (b"\xef\xbb\xbfa\tb\r\n\nb", ["a\tb", "b"]),
+        ("a\u2028b\x85c\n".encode(), ["a\u2028b\x85c"]),
+        (b"a\nb\xff\n", None),
+        (b"\xff\xfea\0", None),
+    ],
+)
+def test_a_file_a_pipe_and_the_standard_input_are_read_alike(
+    content: bytes,
+    texts: list[str] | None,
+    own_run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(content)
+    read, write = os.pipe()
+    os.write(write, content)
+    os.close(write)
+    for name in (str(file), "-", f"/dev/fd/{read}"):
+        monkeypatch.setattr(sys, "stdin", file.open(encoding="utf-8"))
+        capsys.readouterr()
+        status = eval.main(["--run", str(own_run[1]), "--device", "cpu", "--answer", name])
+        if texts is None:
+            assert status == 2 and "expected UTF-8 text, found" in error_of(capsys)
+        else:
+            rows = [json.loads(line) for line in capsys.readouterr().out.split("\n")[:-1]]
+            assert status == 0 and [row["source"] for row in rows] == [f"mine text: {text}" for text in texts]
+    os.close(read)
+
+
+def test_what_a_reader_would_not_expect_is_told_with_its_count(
+    own_run: tuple[Path, Path], mixture_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty fields and lines, and texts that lose their end, each by one note; a name may be in capitals."""
+    long = "word " * 1000
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("", "a", long, "", long)))
+    (tmp_path / "x.txt").write_text(f"a\t\n\n{long}\tb\na\tb\n\n\n")
+    (tmp_path / "X.CSV.GZ").write_bytes(gzip.compress(b"text\na\n"))
+    for run, name, more, count, notes in (
+        (own_run[1], "x.jsonl", ["--eval-batch-size", "2"], 5, ["cut 2 texts", "answered 2 rows with an empty field"]),
+        (own_run[1], "x.jsonl", ["--answer-by", "labels"], 5, []),  # told already
+        (mixture_run, "x.txt", ["--task", "rte"], 3, ["answered 1 rows", "cut 1 texts", "left out 3 empty lines"]),
+        (own_run[1], "X.CSV.GZ", [], 1, []),
+    ):
+        capsys.readouterr()
+        words = ["--run", str(run), "--device", "cpu", "--answer", str(tmp_path / name), *more]
+        assert eval.main(words) == 0
+        found = capsys.readouterr()
+        told = [line.partition(f"{name}: ")[2] for line in found.err.splitlines() if "note: --answer" in line]
+        assert len(found.out.splitlines()) == count and len(told) == len(notes)
+        assert all(line.startswith(expected) for line, expected in zip(sorted(told), sorted(notes), strict=True))
 
 
 def test_lines_are_read_as_files_and_texts_are(

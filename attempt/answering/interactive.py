@@ -15,6 +15,7 @@ from attempt.answering.answers import label_ids
 from attempt.answering.question import Question
 from attempt.answering.runner import Runner
 from attempt.runs.report import bars
+from data.files import standard_lines
 from model.decoding import generate, label_scores
 from model.errors import AttemptError, meant, one_line
 
@@ -94,7 +95,8 @@ def under(name: str, lines: list[str]) -> list[str]:
 def converse(runner: Runner) -> None:
     """Read lines to the end of the input, and answer each example as it is complete."""
     questions = list(runner.questions.values())
-    typed, question = sys.stdin.isatty(), questions[0]
+    typed, question = sys.stdin is not None and sys.stdin.isatty(), questions[0]
+    piped = iter(()) if typed else standard_lines()
     if typed:
         with contextlib.suppress(ImportError):  # its import alone gives input() a history and the arrow keys
             importlib.import_module("readline")
@@ -104,17 +106,19 @@ def converse(runner: Runner) -> None:
         try:
             text = None
             while text is None:
-                line = read_line(f"{question.task.fields[len(values)]}: " if typed else "")
+                line = input(f"{question.task.fields[len(values)]}: ") if typed else next(piped)[1]
                 if not values and line.split()[:1] == [SWITCH]:
                     question = switched(questions, question, line)
                 elif not line.strip():
                     values = []  # the example begins again
-                elif not values and (line.startswith(start_of(question)) or "\t" in line):
+                elif not values and (line.strip().startswith(start_of(question)) or "\t" in line):
                     text = whole_example(question, line)
                 else:
                     values.append(line.strip())
                     text = question.text_of(tuple(values)) if len(values) == len(question.task.fields) else None
-        except EOFError:
+        except UnicodeDecodeError as e:
+            raise AttemptError(f"--interactive: expected lines in UTF-8, found {e}") from None
+        except (EOFError, StopIteration):
             print(end="\n" * typed)
             if values:
                 missing = ", ".join(question.task.fields[len(values) :])
@@ -123,16 +127,9 @@ def converse(runner: Runner) -> None:
         print(f"{reply(runner, question, text)}\n", flush=True)
 
 
-def read_line(prompt: str) -> str:
-    try:
-        return input(prompt)
-    except UnicodeDecodeError as e:
-        raise AttemptError(f"--interactive: expected lines in UTF-8, found {e}") from None
-
-
 def whole_example(question: Question, line: str) -> str | None:
     """The text of a line that has all fields; None, and a note, where it has not."""
-    if line.startswith(start_of(question)):
+    if line.strip().startswith(start_of(question)):
         return line.strip()
     try:
         return question.text_of(question.values_of(line))

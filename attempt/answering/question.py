@@ -33,8 +33,13 @@ class Question:
     """Whether a text begins with the task's name."""
 
     def values_of(self, line: str, where: str = "") -> list[str]:
-        """The fields of a line, with tabs between them. Raises AttemptError, which begins with `where`."""
+        """The fields of a line, with tabs between them. Raises AttemptError, which begins with `where`.
+
+        Of a task of one field the line may be whole, with the text's begin that the model reads.
+        """
         fields, values = self.task.fields, [value.strip() for value in line.split("\t")]
+        if len(fields) == 1:
+            return [line.strip().removeprefix(self.text_of([""])).strip()]
         if len(values) != len(fields):
             names = ", ".join(fields)
             raise AttemptError(

@@ -3,6 +3,7 @@
 Shapes: C labels, N texts, P prompts of a mixture, T tokens of a label.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,8 @@ class Runner:
         """numbers: the tasks that it answers, and which of the prompts is whose."""
         self.plan, self.backbone, self.prompt, self.config = plan, backbone, prompt, config
         self.questions = {name: new_question(name, number, plan, backbone) for name, number in numbers.items()}
+        self.cut = Counter[int]()
+        """How many of the texts so far were cut to a length, by the length in tokens."""
 
     @overload
     def answer(
@@ -143,6 +146,7 @@ class Runner:
             own, one = [row for row in rows if asked[row].task.name == name], self.questions[name]
             examples = [Example(one.text_of(texts[row]), "") for row in own]
             sets.append(TokenSet.build(examples, tokenizer.encode_batch, one.most, None, one.number, tokenizer.eos))
+            self.cut[one.most] += sets[-1].cut_sources
             order += own
         if not sets:
             sets = [TokenSet.build([], tokenizer.encode_batch, 1, None, 0, tokenizer.eos)]

@@ -7,15 +7,16 @@ Where the model wrote none of the labels, `prediction` is null and `written` has
 """
 
 import json
-import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from attempt.answering.question import Question, Text
+from attempt.answering.question import Question
 from attempt.answering.runner import Runner
-from data.files import text_lines
+from data.files import ending_of, standard_lines, text_lines
+from data.tasks import expand
 from data.user import ENDINGS, cells_of
 from model.errors import AttemptError, meant_path, note
 
@@ -25,9 +26,11 @@ COLUMNS = "the run's columns are needed, but not its answers"
 
 def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
     """Answer a file's rows, as many at a time as --eval-batch-size says, each batch as soon as it is read."""
-    rows, index = rows_of(runner, path), 0
+    told = Counter[str]()
+    rows, index = rows_of(runner, path, told), 0
     while chunk := list(islice(rows, runner.plan.eval_batch_size)):
         tasks, texts = [task for task, _ in chunk], [text for _, text in chunk]
+        told["answered {:,} rows with an empty field"] += sum(not all(text) for text in texts)
         for (task, text), answer in zip(chunk, runner.answers(texts, tasks), strict=True):
             record: dict[str, Any] = {"index": index, "task": task, "source": runner.questions[task].text_of(text)}
             record |= {"prediction": answer.text}
@@ -38,35 +41,43 @@ def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
             index += 1
         out.flush()
+    told.update({f"cut {{:,}} texts to {most:,} tokens": count for most, count in runner.cut.items()})
+    for what, count in (+told).items():
+        note(f"note: --answer {path}: {what.format(count)}")
     if not index:
         note(f"note: --answer {path}: found no row")
 
 
-def rows_of(runner: Runner, path: str) -> Iterator[tuple[str, Text]]:
+def rows_of(runner: Runner, path: str, told: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """(task, values of its fields) of each row of a .tsv, .csv or .jsonl with the run's columns, or of each line.
 
     The column that says which task a row is of is read where the run's own files had one.
+    told: counts what is left out.
     """
     known = runner.questions
     own = [name for name, question in known.items() if question.task.split == "given"]
     column = runner.plan.task_field if own else None
-    lines = path == STDIN or not path.lower().removesuffix(".gz").endswith(ENDINGS)
+    lines = path == STDIN or ending_of(path) not in ENDINGS
     if len(known) > 1 and (lines or column is None):
         raise AttemptError(f"--answer {path}: expected one task, found {', '.join(known)}; choose by --task")
     name = next(iter(known))
     if lines:
-        for number, (where, line) in enumerate(lines_of(path)):
+        for number, (where, line) in enumerate(lines_of(path, told)):
             if number == 0:
                 check_plain(known[name], where, line)
-            yield name, values_of(known[name], where, line)
+            yield name, known[name].values_of(line, f"{where}: ")
     elif column is None:
         fields = known[name].task.fields
         yield from ((name, values) for _, values in cells_of(Path(path), fields, COLUMNS))
     else:
+        of_run = expand(runner.plan.task)
         for where, (*values, task) in cells_of(Path(path), (*known[own[0]].task.fields, column), COLUMNS):
-            if task not in own:
-                raise AttemptError(f"{where}: expected one of the tasks {', '.join(own)} in {column!r}, found {task!r}")
-            yield task, values
+            if task in own:
+                yield task, values
+            elif task in of_run:
+                told["left out {:,} rows of other tasks"] += 1
+            else:
+                raise AttemptError(f"{where}: expected one of {', '.join(of_run)} in {column!r}, found {task!r}")
 
 
 def check_plain(question: Question, where: str, line: str) -> None:
@@ -77,24 +88,12 @@ def check_plain(question: Question, where: str, line: str) -> None:
         raise AttemptError(f"{where}: expected a text on each line, found {found}; give a file named .tsv or .jsonl")
 
 
-def values_of(question: Question, where: str, line: str) -> list[str]:
-    """A line's fields, with tabs between them; a line may be whole, with the text's begin that the model reads."""
-    if len(question.task.fields) == 1:
-        return [line.strip().removeprefix(question.text_of([""])).strip()]
-    return question.values_of(line, f"{where}: ")
-
-
-def lines_of(path: str) -> Iterator[tuple[str, str]]:
+def lines_of(path: str, told: Counter[str]) -> Iterator[tuple[str, str]]:
     """(place, line) of each line of a file, or of the standard input as it comes; empty ones are left out."""
-    if path != STDIN:
-        if not Path(path).is_file():
-            raise AttemptError(f"--answer {path}: expected a file, or -, found none there{meant_path(Path(path))}")
-        yield from ((where, line) for where, line in text_lines(Path(path), advice="check the file") if line.strip())
-        return
-    if sys.stdin is None:
-        raise AttemptError("--answer -: expected lines on the standard input, found it closed")
-    try:
-        with open(sys.stdin.fileno(), encoding="utf-8-sig", closefd=False) as file:
-            yield from ((f"line {i}", line.rstrip("\n")) for i, line in enumerate(file, 1) if line.strip())
-    except UnicodeDecodeError as e:
-        raise AttemptError(f"--answer -: expected lines in UTF-8, found {e}") from None
+    if path != STDIN and (Path(path).is_dir() or not Path(path).exists()):
+        raise AttemptError(f"--answer {path}: expected a file, or -, found none there{meant_path(Path(path))}")
+    for where, line in standard_lines() if path == STDIN else text_lines(Path(path), advice="check the file"):
+        if line.strip():
+            yield where, line
+        else:
+            told["left out {:,} empty lines"] += 1
