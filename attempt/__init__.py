@@ -29,6 +29,10 @@ PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 if not TYPE_CHECKING:  # a checker of types knows the names above, and no others
 
     def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def meant(name: str, known: Iterable[str]) -> str:
     """ " (did you mean NAME?)", or "" where no known name is near: to be put behind the name that was given."""
     near = nearest(name, known)
-    return f" (did you mean {near}?)" if near else ""
+    return f" (did you mean {near}?)" if near not in ("", name) else ""
 
 
 def meant_path(path: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.errors import AttemptError, briefly
+from model.errors import AttemptError, briefly, meant_path
 
 DTYPES = {
     "F64": torch.float64,
@@ -47,6 +47,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if size < 8:
                 raise AttemptError(f"{path}: expected a safetensors file, found {size} bytes; fetch it again")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    except FileNotFoundError:
+        raise AttemptError(f"{path}: expected a safetensors file, found none there{meant_path(path)}") from None
     except (OSError, ValueError) as e:  # a name can hold NUL, or half a surrogate pair
         raise AttemptError(f"{path}: expected a safetensors file, found one that cannot be read ({e})") from None
     check_pointer(path, data[: len(POINTER)])

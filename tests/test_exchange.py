@@ -244,6 +244,15 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
+def test_an_adapter_s_base_is_found_from_any_folder(
+    tied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tied.parent)
+    export_peft(run_of(tmp_path / "run", prompts(1, 32), tied.name), tmp_path / "adapter")
+    adapter = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(tied)
+
+
 @pytest.mark.parametrize("K", [1, 2])
 def test_printed_lines_load_the_adapter(
     K: int, tied: Path, peft: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

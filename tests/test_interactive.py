@@ -68,7 +68,8 @@ def test_the_answers_are_those_that_eval_scores(
 
 def test_the_mixtures_weights_are_those_of_the_task(mixture_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fields on lines of their own or with tabs are one text; :task changes prompt and fields."""
-    lines = "A dog sleeps .\nAn animal rests .\n\nA dog sleeps .\tAn animal rests .\n:task cola\nA dog sleeps .\n"
+    lines = "A dog sleeps .\nAn animal rests .\n\nA dog sleeps .\tAn animal rests .\n"
+    lines += "Half .\n:task cola\nA dog sleeps .\n"  # which begins again
     printed = piped(lines, mixture_run, capsys)
     first, second, third = (block_of(printed, i) for i in range(3))
     assert first == second and first[0] == "read      rte sentence1: A dog sleeps . sentence2: An animal rests ."

@@ -114,7 +114,7 @@ def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path, monkeypatch: 
         ([None], "cola", "expected texts for sentence, found None"),
         (["\udce4"], "cola", r"expected texts for sentence, found '.udce4'"),
         (["a"], "colla", r"task colla: .*did you mean cola"),
-        (["a"], "rte", "rte: expected texts for sentence1, sentence2, found 'a'"),
+        (["a"], "rte", "rte: expected texts for sentence1, sentence2, found 'a'; give a tuple of 2, or a dict"),
         ([{"sentence1": "a", "sentnce2": "b"}], "rte", "sentence1, sentence2, found the keys 'sentence1', 'sentnce2'"),
         ([("a", 1)], "rte", "expected texts for sentence1, sentence2, found 'a', 1"),
         (["a"], 5, "expected a task, or one for each of 1 texts, found 5"),
@@ -123,13 +123,19 @@ def test_what_cannot_be_asked(mixture_run: Path, prompt_run: Path, monkeypatch: 
         with pytest.raises(AttemptError, match=expected):
             runner.answer(texts, task)  # type: ignore[arg-type]
     plain = attempt.load(prompt_run, device="cpu")
-    assert plain.answer([]) == []
+    assert plain.answer([]) == [] and repr(plain).startswith("<prompt of cola on ")
+    with pytest.raises(AttemptError, match="task zzz: expected one of the run's, cola"):
+        plain.answer([], task="zzz")
+    with pytest.raises(AttemptError, match=r"expected texts for sentence, found the keys none"):
+        plain.answer([{}])
+    with pytest.raises(AttemptError, match=r"best\.safetensors/config\.json: .*found none; name the run's folder"):
+        attempt.load(prompt_run / "best.safetensors")
     with pytest.raises(AttemptError, match="expected a mixture"):
         plain.weights(["a"])
     assert plain.answer([], probabilities=True) == [] and runner.weights([], "rte").values.shape == (0, 3)
     for changes, expected in (
         ({"modle": "x"}, r"expected some of model, .*found modle \(did you mean model"),
-        ({"answer_by": "label"}, "found answer_by: 'label'"),
+        ({"answer_by": "label"}, "found answer_by: 'label', none of generate, labels"),
         ({"eval_batch_size": "8"}, "found eval_batch_size: '8'"),
         ({"model": Path("none")}, "none"),
     ):
@@ -250,6 +256,27 @@ def test_a_run_is_gone_on_with_from_anywhere_by_its_first_command(
     shutil.rmtree(root / "again")
 
 
+def test_a_run_of_before_is_found_with_its_files_from_anywhere(
+    own_run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config.json does not say where it was started; its --out does, as long as it was not moved."""
+    root, _ = own_run
+    shutil.copytree(root, tmp_path / "project")
+    run = tmp_path / "project" / "run"
+    config = json.loads((run / "config.json").read_text())
+    del config["where"], config["formats"]
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir("/")
+    assert eval.main(["--run", str(run), "--device", "cpu"]) == 0
+    assert attempt.load(run, device="cpu").plan.train_file == str(tmp_path / "project" / "train.tsv")
+    capsys.readouterr()
+    (tmp_path / "project" / "train.tsv").unlink()
+    assert train.main(["--resume", str(run)]) == 2
+    assert "found --train-file train.tsv missing" in error_of(capsys)
+    shutil.move(run, tmp_path / "moved")
+    assert Plan.read(tmp_path / "moved" / "config.json").where == ""
+
+
 def test_seeds_started_in_several_folders_are_one_group(
     own_run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,7 +316,9 @@ def test_a_run_that_is_not_complete_is_noted(
     copy = shutil.copytree(own_run[1], tmp_path / "run")
     (copy / "result.json").unlink()
     attempt.load(copy, device="cpu")
-    assert "the run is not complete; this is its best checkpoint so far" in capsys.readouterr().err
+    assert "the run is not complete; best.safetensors is what it has saved so far" in capsys.readouterr().err
+    assert eval.main(["--run", str(copy), "--device", "cpu", "--checkpoint", "last"]) == 0
+    assert "the run is not complete; last.safetensors" in capsys.readouterr().err
 
 
 def test_a_mirror_takes_the_place_of_a_folder_of_data(mixture_run: Path) -> None:
@@ -564,7 +593,7 @@ def test_the_front_door_is_light_and_whole() -> None:
     code = "import sys, attempt; assert 'torch' not in sys.modules; attempt.load, attempt.T5, attempt.SoftPrompt; "
     code += "attempt.PromptAttention, attempt.Runner; assert 'torch.distributed.fsdp' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
-    assert set(attempt.__all__) == set(attempt.PLACES)
+    assert set(attempt.__all__) == set(attempt.PLACES) <= set(dir(attempt))
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         attempt.lode  # type: ignore[attr-defined]  # noqa: B018
 

@@ -107,8 +107,8 @@ def converse(runner: Runner) -> None:
             text = None
             while text is None:
                 line = input(f"{question.task.fields[len(values)]}: ") if typed else next(piped)[1]
-                if not values and line.split()[:1] == [SWITCH]:
-                    question = switched(questions, question, line)
+                if line.split()[:1] == [SWITCH]:
+                    question, values = switched(questions, question, line), []
                 elif not line.strip():
                     values = []  # the example begins again
                 elif not values and (line.strip().startswith(start_of(question)) or "\t" in line):

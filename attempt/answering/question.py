@@ -52,13 +52,14 @@ class Question:
         fields = self.task.fields
         if isinstance(values, Mapping):
             if not values.keys() >= set(fields):
-                keys = ", ".join(map(ascii, values))
+                keys = ", ".join(map(ascii, values)) or "none"
                 raise AttemptError(f"{self.task.name}: expected texts for {', '.join(fields)}, found the keys {keys}")
             values = [values[name] for name in fields]
         found = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
         if len(found) != len(fields) or not all(isinstance(value, str) and is_unicode(value) for value in found):
             names, told = ", ".join(fields), ", ".join(map(ascii, found))
-            raise AttemptError(f"{self.task.name}: expected texts for {names}, found {told[:200] or 'none'}")
+            several = f"; give a tuple of {len(fields)}, or a dict" * (len(fields) > 1)
+            raise AttemptError(f"{self.task.name}: expected texts for {names}, found {told[:200] or 'none'}{several}")
         return source_text(self.task, found, self.task_name)
 
 

@@ -61,6 +61,9 @@ class Runner:
         self.cut = Counter[int]()
         """How many of the texts so far were cut to a length, by the length in tokens."""
 
+    def __repr__(self) -> str:
+        return f"<{self.plan.method} of {', '.join(self.questions)} on {self.plan.model}>"
+
     @overload
     def answer(
         self, texts: Sequence[Text], task: str | Sequence[str] | None = None, probabilities: Literal[False] = False
@@ -128,14 +131,13 @@ class Runner:
         known = list(self.questions)
         if task is None and len(known) > 1:
             raise AttemptError(f"expected a task, one of {', '.join(known)}, or one for each text, found none")
-        name = known[0] if task is None else task
-        names = [name] * len(texts) if isinstance(name, str) else name
-        for name in names:
+        given = known[0] if task is None else task
+        for name in [given] if isinstance(given, str) else given:
             if name not in self.questions:
                 raise AttemptError(
                     f"task {name}: expected one of the run's, {', '.join(known)}{meant(str(name), known)}"
                 )
-        return [self.questions[name] for name in names]
+        return [self.questions[name] for name in ([given] * len(texts) if isinstance(given, str) else given)]
 
     def _tokens(
         self, texts: Sequence[Text], asked: Sequence[Question], rows: Sequence[int]
@@ -168,7 +170,13 @@ class Runner:
 def check_trained(
     path: Path, trained: Trained, config: PromptConfig, plan: Plan, backbone: Backbone, used: Origin
 ) -> None:
-    """Raises AttemptError where what was trained is not for this T5 or these labels; warns of another T5."""
+    """Raises AttemptError where what was trained is not for this T5 or these labels.
+
+    Warns of another T5, and of a run that is not complete.
+    """
+    run = Run(path.parent)
+    if path in (run.best, run.last) and run.begun and not run.result.exists():
+        note(f"note: {run.folder}: the run is not complete; {path.name} is what it has saved so far")
     D = backbone.t5.config.d_model
     if trained.prompt is not None and trained.prompt.target.size(2) != D:
         raise AttemptError(
@@ -205,8 +213,6 @@ def load(run: str | Path, **changes: Any) -> Runner:
     # a compiler would not pay for a few texts
     plan = replace(Plan.read(own.config).located().without_data(), device="auto", shard=False, compile=False)
     plan = replace(plan, **from_one_place(changes))
-    if not own.result.exists():
-        note(f"note: {own.folder}: the run is not complete; this is its best checkpoint so far")
     backbone = Backbone.load(plan, new_downloader(plan))
     used = Origin(plan.model, fingerprint(backbone.t5.embedding.weight))  # before a baseline's weights are put in
     trained, config = load_trained(own.best, plan.method, backbone.t5)

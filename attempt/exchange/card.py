@@ -115,7 +115,7 @@ def opening(known: Known, config: PromptConfig, length: int, width: int) -> Iter
         more += "; the run has not ended yet" * (known.steps is None)
         yield f"Training: {steps:,} steps of {plan.batch_size} examples, {rate}{more}."
     yield f"Made with {PROJECT.format(**described())}."
-    if os.path.isdir(os.path.join(plan.where if plan else "", config.model)):
+    if os.path.isdir(config.model):
         yield "`base_model` is a folder of the machine that made this: name the T5 on the Hub in its place to share it."
 
 

@@ -4,7 +4,9 @@ Shapes: K tasks, L prompt length, D model width.
 """
 
 import argparse
+import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 from attempt.attention import PromptAttention
 from attempt.checkpoint import PromptConfig, load_prompt, load_sources, origins, save_prompt
 from attempt.command.flags import Parser, above_zero, positive
-from attempt.exchange.card import model_card
+from attempt.exchange.card import Known, model_card
 from attempt.foreign import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
@@ -47,6 +49,9 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     Raises AttemptError for ATTEMPT's runs, which PEFT cannot express, and for a folder with files in it.
     """
     prompt, config = load_prompt(run)
+    plan = Known.of(run).plan
+    model = config.model if plan is None else plan.located().model  # a folder must be found from any other
+    config = dataclasses.replace(config, model=os.path.abspath(model) if os.path.isdir(model) else model)
     if config.method == "attempt":
         raise AttemptError(
             f"{run}: expected a run of --method prompt or spot, found --method {config.method}, whose prompt depends "

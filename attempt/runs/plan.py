@@ -143,9 +143,12 @@ class Plan(Options):
         return found or self.changed_files()
 
     def changed_files(self) -> list[str]:
-        """Which of the user's files are others than when the run was started."""
-        now = sums_of(self)
-        return [f"{spelled(was.partition(' ')[0])} with another content" for was in self.sums if was not in now]
+        """Which of the user's files are others than when the run was started, or gone."""
+        now, found = sums_of(self), []
+        for name in (was.partition(" ")[0] for was in self.sums if was not in now):
+            gone = not any(one.startswith(f"{name} ") for one in now)
+            found.append(f"{spelled(name)} {getattr(self, name)} " + ("missing" if gone else "with another content"))
+        return found
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -157,6 +160,9 @@ class Plan(Options):
             # when free text of a user's files was always compared as SQuAD's, there was no choice
             squad = found.get("train_file") and found.get("answers") != "labels"
             found.setdefault("text_scores", "squad" if squad else "plain")
+            # of a run of before, which does not say: where its --out leads to this folder from
+            place, out = str(path.parent.resolve()), f"{os.sep}{found.get('out')}"
+            found["where"] = found.get("where") or place.removesuffix(out) * place.endswith(out)
             if found.keys() != hints.keys():
                 raise ValueError("other options than this version of the program has")
             for name, value in found.items():
@@ -167,7 +173,8 @@ class Plan(Options):
             runs = sorted(config.parent.name for config in path.parent.glob("*/config.json"))
             hint = f"; its folder holds the runs {', '.join(runs)}: name one of them" if runs else ""
             near = "" if path.parent.exists() else meant_path(path.parent)
-            problem = "none" if isinstance(e, FileNotFoundError) else briefly(e)
+            near += "; name the run's folder" * path.parent.is_file()
+            problem = "none" if isinstance(e, (FileNotFoundError, NotADirectoryError)) else briefly(e)
             raise AttemptError(f"{path}: expected the config.json of a run, found {problem}{near}{hint}") from None
         return cls(**found)
 
@@ -215,7 +222,7 @@ def check_value(name: str, value: Any) -> None:
     if value is None or value == getattr(Plan, name, None):  # of a baseline, or of an imported run, which took no step
         return
     if "choices" in flag and value not in flag["choices"]:
-        raise ValueError(f"{name}: {value!r}")
+        raise ValueError(f"{name}: {value!r}, none of {', '.join(flag['choices'])}")
     if "type" in flag:
         try:
             flag["type"](str(value))
