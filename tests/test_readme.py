@@ -36,8 +36,8 @@ ON_DEMO_RUNS = [line for line in LINES if "runs/demo" in line]  # test_what_look
 
 
 def words_of(command: str) -> list[str]:
-    """The words after "python" or torchrun's "--", of the last command of a line."""
-    words = shlex.split(command.rpartition("&&")[2])
+    """The words after "python" or torchrun's "--", of the last command of a line or a pipe."""
+    words = shlex.split(command.rpartition("&&")[2].rpartition(" | ")[2])
     return words[words.index("--") + 1 :] if "--" in words else words[1:]
 
 
@@ -150,12 +150,11 @@ def test_what_looks_at_runs(demo_runs: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Every command on the demo's runs: the three to go on with, those under "Looking at runs", and the answers."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(demo_runs / "cache"))
-    (demo_runs / "rows.tsv").write_text("text\nsentence: a dog barked .\n", encoding="utf-8")
     assert len(ON_DEMO_RUNS) == 8
     written = ("answers.jsonl", "weights.png", "curves.png", "mrpc-adapter")
     for line in ON_DEMO_RUNS:
         command = [word.replace("runs/demo", str(demo_runs / "runs")) for word in words_of(line)]
-        command = [str(demo_runs / word) if word in (*written, "rows.tsv") else word for word in command]
+        command = [str(demo_runs / word) if word in written else word for word in command]
         run = subprocess.run(
             [sys.executable, *command], check=False, input="a dog barked .\n", capture_output=True, text=True
         )
