@@ -84,7 +84,7 @@ def options_of(parser: Parser, given: argparse.Namespace) -> Plan:
     for told in sums_of(plan) if plan.sums and not by_hand else ():
         name = told.partition(" ")[0]
         if told not in plan.sums and name not in changes:
-            note(f"note: {getattr(plan, name)}: not the content that the run was started with; scored all the same")
+            note(f"{getattr(plan, name)}: not the content that the run was started with; scored all the same")
     if "train_file" in changes:
         changes["formats"] = {}  # the labels are those of the file that is given
     changes = from_one_place(changes)

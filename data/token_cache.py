@@ -65,7 +65,7 @@ def tokenized(
                     write(path, found)
     except OSError as error:
         reason = error.strerror or error
-        note(f"note: {folder} cannot be used ({reason}); texts are tokenised at every start")
+        note(f"{folder} cannot be used ({reason}); texts are tokenised at every start")
     return build() if found is None else found
 
 

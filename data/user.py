@@ -12,16 +12,15 @@ a "\\r" alone in a .csv's.
 import csv
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from data.files import Fetch, Row, ending_of, is_unicode, shown, text_lines
 from data.tasks import Task
-from model.errors import AttemptError, meant, meant_path, one_line
+from model.errors import AttemptError, meant, meant_path, note
 
 SPLITS = ("train", "dev", "test")
 ENDINGS = (".tsv", ".csv", ".jsonl")
@@ -160,12 +159,6 @@ def _read_splits(
                 f"{shown(row.label)}; mend the row{free}"
             )
     return splits
-
-
-@cache
-def note(text: str) -> None:
-    """Printed once, however often the files are read."""
-    print(f"note: {one_line(text, 500)}", file=sys.stderr)
 
 
 def tell_twins(path: str, labels: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def note(text: str) -> None:
     """Tell something on a line of stderr, once in a program: several of its runs may come upon it."""
     if text not in _told:
         _told.add(text)
-        print(text, file=sys.stderr)
+        print(f"note: {one_line(text)}", file=sys.stderr)
 
 
 class AttemptError(Exception):

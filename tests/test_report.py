@@ -48,7 +48,8 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     seeds(folder)
     score = {"task": "mrpc", "split": "test", "metric": "f1", "mean": 81.25, "deviation": 1.5, "values": [80.0, 82.5]}
-    (folder / "a/summary.json").write_text(json.dumps({"seeds": [1, 2], "scores": [score]}))
+    means = [{**score, "task": "mean", "split": split, "metric": "first metrics"} for split in ("dev", "test")]
+    (folder / "a/summary.json").write_text(json.dumps({"seeds": [1, 2], "scores": [score, *means]}))
     (folder / "p/summary.json").write_text('{"seeds": [1], "scores": [{"mean": NaN, "values": [], "deviation": null}]}')
     shares = {HOSTILE: 0.25, "<style>*{display:none}": 0.5, "target": 0.25}
     record_run(folder / HOSTILE, {5: 66}, task=HOSTILE, weights={5: shares}, model=f"m{HOSTILE}")

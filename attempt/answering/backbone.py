@@ -56,7 +56,7 @@ class Backbone:
             )
         if t5.config.vocab_size != tokenizer.size and t5.config.vocab_size % 4:  # not rounded up, as T5's 32,128 are
             note(
-                f"note: {folder}: {t5.config.vocab_size} embeddings for {tokenizer.size} pieces and sentinels; tokens "
+                f"{folder}: {t5.config.vocab_size} embeddings for {tokenizer.size} pieces and sentinels; tokens "
                 "that were added to the vocabulary are read as unknown pieces"
             )
         if options.dropout is not None:

@@ -176,7 +176,7 @@ def check_trained(
     """
     run = Run(path.parent)
     if path in (run.best, run.last) and run.begun and not run.result.exists():
-        note(f"note: {run.folder}: the run is not complete; {path.name} is what it has saved so far")
+        note(f"{run.folder}: the run is not complete; {path.name} is what it has saved so far")
     D = backbone.t5.config.d_model
     if trained.prompt is not None and trained.prompt.target.size(2) != D:
         raise AttemptError(

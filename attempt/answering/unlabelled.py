@@ -43,9 +43,9 @@ def answer_rows(runner: Runner, path: str, out: TextIO) -> None:
         out.flush()
     told.update({f"cut {{:,}} texts to {most:,} tokens": count for most, count in runner.cut.items()})
     for what, count in (+told).items():
-        note(f"note: --answer {path}: {what.format(count)}")
+        note(f"--answer {path}: {what.format(count)}")
     if not index:
-        note(f"note: --answer {path}: found no row")
+        note(f"--answer {path}: found no row")
 
 
 def rows_of(runner: Runner, path: str, told: Counter[str]) -> Iterator[tuple[str, list[str]]]:

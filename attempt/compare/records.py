@@ -1,7 +1,6 @@
 """Runs read back for tables and pictures: their options, what they measured, and which belong together."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -16,7 +15,7 @@ from attempt.runs.kept import found_runs, is_there
 from attempt.runs.parsing import USES
 from attempt.runs.plan import Plan
 from attempt.runs.report import METHODS
-from attempt.training.series import SEARCH, read_scores
+from attempt.training.series import SEARCH, Summary, read_scores
 from model.errors import AttemptError, briefly, one_line
 
 # What may differ between runs of the same settings, or follows from something else that differs.
@@ -133,31 +132,6 @@ def read_all(paths: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
         places = ", ".join(map(str, paths))
         raise AttemptError(f"{places}: expected runs of train.py (folders with a config.json), found none")
     return records, damaged
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a series of seeds has written of itself: summary.json."""
-
-    folder: Path
-    seeds: list[int]
-    scores: list[dict[str, Any]]
-    """task, split, metric, mean, deviation (None of a single run), values."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Summary":
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            for score in found["scores"]:
-                numbers = [score["mean"], *score["values"], 0 if score["deviation"] is None else score["deviation"]]
-                if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
-                    raise ValueError("scores that are no numbers")
-                if not all(isinstance(score[name], str) for name in ("task", "split", "metric")):
-                    raise ValueError("scores without a task, a split and a metric")
-            return cls(path.parent, [int(seed) for seed in found["seeds"]], found["scores"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
-            problem = f"{type(e).__name__}: {briefly(e)}"
-            raise AttemptError(f"{path}: expected the summary of a series, found {problem}; delete it") from None
 
 
 @dataclass(frozen=True)

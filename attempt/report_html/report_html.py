@@ -18,7 +18,6 @@ from attempt.command.options import spelled, spoken
 from attempt.compare.records import (
     Group,
     Record,
-    Summary,
     differing,
     differing_on_a_task,
     group,
@@ -39,6 +38,7 @@ from attempt.report_html.page import heading, inline, page, picture, small_curve
 from attempt.runs.kept import is_kept
 from attempt.runs.report import METHODS, dependence, figure
 from attempt.spot import matrix
+from attempt.training.series import Summary
 from model.errors import AttemptError, exit_status
 from model.files import write_whole
 

@@ -117,7 +117,7 @@ class Plan(Options):
             if not os.path.exists(path):
                 there[name] = place
             elif not os.path.samefile(path, place):
-                note(f"note: {path}: read from this folder; the run was started in {self.where}, which has another")
+                note(f"{path}: read from this folder; the run was started in {self.where}, which has another")
         return dataclasses.replace(self, where=here, **there)
 
     def has(self, name: str, value: Any) -> bool:

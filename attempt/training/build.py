@@ -33,7 +33,7 @@ def find_sources(options: Options) -> tuple[Tensor, list[str]]:
         raise missing_sources(options)
     if not options.source_prompts and len(paths) < len(SOURCES):
         missing = ", ".join(str(run) for run in default_sources(options) if run not in paths)
-        note(f"note: sources from {len(paths)} of the paper's six tasks; missing: {missing}")
+        note(f"sources from {len(paths)} of the paper's six tasks; missing: {missing}")
     return load_sources(paths)
 
 

@@ -331,15 +331,33 @@ def write_summary(folder: Path, seeds: list[int]) -> list[dict[str, Any]]:
     return records
 
 
-def read_summary(path: Path) -> dict[str, float]:
-    """For dev and test the mean of the first metrics over seeds, from a summary.json."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))["scores"]
-        means = {record["split"]: record["mean"] for record in records if record["task"] == "mean"}
-        return {split: means[split] + 0.0 for split in ("dev", "test")}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
-        problem = f"{type(e).__name__}: {briefly(e)}"
-        raise AttemptError(f"{path}: expected the summary of a series, found {problem}; delete it") from None
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a series of seeds has written of itself: summary.json."""
+
+    folder: Path
+    seeds: list[int]
+    scores: list[dict[str, Any]]
+    """task, split, metric, mean, deviation (None of a single run), values."""
+    means: dict[str, float]
+    """For dev and test the mean over the seeds, of the first metrics."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Summary":
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            for score in found["scores"]:
+                numbers = [score["mean"], *score["values"], 0 if score["deviation"] is None else score["deviation"]]
+                if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
+                    raise ValueError("scores that are no numbers")
+                if not all(isinstance(score[name], str) for name in ("task", "split", "metric")):
+                    raise ValueError("scores without a task, a split and a metric")
+            means = {score["split"]: score["mean"] for score in found["scores"] if score["task"] == "mean"}
+            means = {split: means[split] for split in ("dev", "test")}
+            return cls(path.parent, [int(seed) for seed in found["seeds"]], found["scores"], means)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
+            problem = f"{type(e).__name__}: {briefly(e)}"
+            raise AttemptError(f"{path}: expected the summary of a series, found {problem}; delete it") from None
 
 
 def spread(values: list[float]) -> dict[str, Any]:
@@ -353,7 +371,7 @@ def compare_tasks(folders: list[Path], seeds: bool) -> list[list[str]]:
     rows, total = [["run", "dev", "test"]], {"dev": 0.0, "test": 0.0}
     for folder in folders:
         if seeds:
-            means = read_summary(folder / "summary.json")
+            means = Summary.read(folder / "summary.json").means
         else:
             means = read_result(Run(folder))["mean"]
         rows.append([str(folder), *(f"{means[split]:.2f}" for split in total)])
