@@ -147,7 +147,7 @@ class Plan(Options):
         now, found = sums_of(self), []
         for name in (was.partition(" ")[0] for was in self.sums if was not in now):
             gone = not any(one.startswith(f"{name} ") for one in now)
-            found.append(f"{spelled(name)} {getattr(self, name)} " + ("missing" if gone else "with another content"))
+            found.append(f"{spelled(name)} " + (f"{getattr(self, name)} missing" if gone else "with another content"))
         return found
 
     @classmethod

@@ -146,7 +146,7 @@ def mixtures(plan: GpuPlan, kept: Kept) -> Rows:
     rows = [["weight at the last step", *SOURCES, "target", "deviation over texts"]]
     for task in plan.setting.first:
         for method in ("attempt-max", f"attempt-{POOL}", "attempt-cut"):
-            found = [run.mixtures[task] for run in runs(kept, task, method).values()]
+            found = [run.mixtures[task] for run in runs(kept, task, method).values() if task in run.mixtures]
             shares = [[one["weights"][name] for one in found] for name in (*SOURCES, "target")]
             cells = [f"{statistics.fmean(share):.2f} ({len(share)})" if share else NOT_RUN for share in shares]
             rows.append([f"{task}, {method}", *cells, over_texts(found)])
