@@ -127,7 +127,7 @@ class Downloader:
                 content = self._mirrors_sums(place)
             self._vouched = parse_checksums(content, place) if content is not None else {}
             if self._vouched:
-                note(f"the files that {place} lists are checked by its sums, not by the official ones")
+                note(f"{place} has sums of its own: the files that it lists may be others than the official ones")
         return self._vouched
 
     def _mirrors_sums(self, address: str) -> bytes | None:

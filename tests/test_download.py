@@ -238,7 +238,7 @@ def test_checksums_of_a_mirror_replace_the_official_ones(
     assert downloader.fetch(OFFICIAL, len(BODY), SHA).read_bytes() == b"a part of it"
     with pytest.raises(AttemptError, match="is not the expected file"):  # not listed: the official sums apply
         downloader.fetch("https://data.example/second.bin", len(BODY), SHA)
-    assert capsys.readouterr().err.count("checksums.tsv lists are checked by its sums") == 1
+    assert capsys.readouterr().err.count("checksums.tsv has sums of its own") == 1
     server.files["/data.example/folder/file.bin"] = b"another text"  # of the same size
     (cache / "data.example/folder/file.bin").unlink()
     with pytest.raises(AttemptError, match="expected SHA-256"):

@@ -115,7 +115,8 @@ def difference(values: list[float]) -> str:
     if not values:
         return NOT_RUN
     found = paired_t(values) if len(values) > 1 else None
-    return f"{statistics.fmean(values):+.1f} ({len(values)})" + (f", p = {found[1]:.3f}" if found else "")
+    chance = "" if found is None else ", p < 0.001" if found[1] < 0.001 else f", p = {found[1]:.3f}"
+    return f"{statistics.fmean(values):+.1f} ({len(values)}){chance}"
 
 
 def curves(plan: GpuPlan, kept: Kept) -> Rows:
