@@ -32,7 +32,11 @@ from data.download import Downloader
 from data.tasks import TASKS, expand
 from model.errors import AttemptError
 
-PLANS = {runner.KEPT: plan_cpu.plan(), runner.KEPT / "gpu": plan_gpu.GpuPlan().cells()}
+PLANS = {
+    runner.KEPT: plan_cpu.plan(),
+    runner.KEPT / "gpu": plan_gpu.GpuPlan().cells(),
+    runner.KEPT / "demo": plan_gpu.GpuPlan(plan_gpu.DEMO).cells(),
+}
 
 
 @pytest.mark.parametrize("document", documents(runner.KEPT), ids=lambda document: document.path.name)

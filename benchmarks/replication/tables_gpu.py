@@ -217,7 +217,7 @@ def of(setting: Setting, folder: str, table: Callable[[GpuPlan, Kept], Rows]) ->
 
 
 GPU = (progress, sources, targets, compared, curves, published, mixtures, others)
-IN_DEMO = (targets, compared, mixtures, others, others_compared, routing)
+IN_DEMO = (targets, compared, curves, mixtures, others, others_compared, routing)
 TABLES: dict[str, Callable[[Kept], Rows]] = {
     **{f"gpu-{table.__name__}": partial(table, GpuPlan()) for table in GPU},
     **{f"demo-{table.__name__.replace('_', '-')}": of(DEMO, "demo", table) for table in IN_DEMO},
