@@ -80,9 +80,8 @@ class Known:
         return self.text(task, tuple(value for _, value in zip(task.fields, cycle(SAMPLES), strict=False)))
 
 
-def model_card(path: Path, config: PromptConfig, length: int, width: int) -> str:
+def model_card(known: Known, config: PromptConfig, length: int, width: int) -> str:
     """The card of the prompts, (K,L,D), in a run's folder or a checkpoint."""
-    known = Known.of(path)
     parts = [front_matter(config), *opening(known, config, length, width)]
     for number, name in enumerate(config.tasks):
         numbered = f" (`task_ids` {number})" if len(config.names) > 1 else ""

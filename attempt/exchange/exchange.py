@@ -49,8 +49,8 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     Raises AttemptError for ATTEMPT's runs, which PEFT cannot express, and for a folder with files in it.
     """
     prompt, config = load_prompt(run)
-    plan = Known.of(run).plan
-    model = config.model if plan is None else plan.located().model  # a folder must be found from any other
+    known = Known.of(run)
+    model = config.model if known.plan is None else known.plan.located().model  # a folder must be found from any other
     config = dataclasses.replace(config, model=os.path.abspath(model) if os.path.isdir(model) else model)
     if config.method == "attempt":
         raise AttemptError(
@@ -68,7 +68,7 @@ def export_peft(run: Path, folder: Path) -> PromptConfig:
     metadata = {"format": "pt", TASKS: json.dumps(config.names)}
     if config.embedding is not None:
         metadata[EMBEDDING] = json.dumps(config.embedding)
-    card = model_card(run, config, *target.shape[1:])
+    card = model_card(known, config, *target.shape[1:])
     write_whole(folder / ADAPTER_FILES[0], safetensors_bytes(tensors, metadata))
     write_whole(folder / CARD, card.encode("utf-8"))
     # the configuration comes last: PEFT looks for it first

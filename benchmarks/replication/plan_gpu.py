@@ -2,7 +2,7 @@
 
 It asks with the CPU's checkpoint of 77M parameters what plan_cpu.py asks, but with prompts of 100, batches of 32 and
 thousands of steps. It can be cut anywhere: the first cells answer a question, the later ones more of them. DEMO asks
-the same of the demo's world, at the same lengths, in two hours of a CPU core.
+the same of the demo's world, with 1,000 steps, in some two and a half hours of a CPU core.
 """
 
 from collections.abc import Iterator

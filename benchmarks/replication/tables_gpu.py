@@ -35,6 +35,10 @@ PAIRS = (
 CPU = re.compile(r"^device +cpu", re.MULTILINE)
 
 
+def by_seed(stem: str) -> list[str]:
+    return [f"{stem}-{seed}" for seed in SEEDS]
+
+
 def runs(kept: Kept, task: str, method: str) -> dict[int, Result]:
     """By seed, those that were run."""
     found = {seed: kept.result(f"{task}-{method}-{seed}") for seed in SEEDS}
@@ -50,7 +54,7 @@ def on_cpu(plan: GpuPlan, kept: Kept, names: Sequence[str]) -> str:
 
 
 def score(plan: GpuPlan, kept: Kept, task: str, method: str) -> str:
-    names = [f"{task}-{method}-{seed}" for seed in SEEDS]
+    names = by_seed(f"{task}-{method}")
     return kept.score(names, "test") + on_cpu(plan, kept, names)
 
 
@@ -170,10 +174,6 @@ def routing(plan: GpuPlan, kept: Kept) -> Rows:
             cells.append(f"{weight:.2f}, {over_texts(own)} ({len(own)})" if own else NOT_RUN)
         rows.append([stem, *cells])
     return begun(rows)
-
-
-def by_seed(stem: str) -> list[str]:
-    return [f"{stem}-{seed}" for seed in SEEDS]
 
 
 def others(plan: GpuPlan, kept: Kept) -> Rows:
